@@ -1,0 +1,79 @@
+"""`petseg-export model.onnx`: the newest finished run as one ONNX file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from petseg.cli.common import OK, exits
+from petseg.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from petseg_export.convert import Precision
+
+_PACKAGES = {"keras", "onnx", "tensorflow", "tf2onnx"}
+
+
+@click.command()
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path), metavar="MODEL.onnx")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="RUN|FILE",
+    help="A run folder, a .keras file, or an .onnx file of petseg's. "
+    "Default: the newest finished run.",
+)
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    metavar="DIR",
+    help="Where the newest finished run is looked for.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="How weights are stored and what the network computes in.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Compare on photos of this folder in Oxford-IIIT Pet's layout. Default: drawn pictures.",
+)
+@exits
+def main(
+    target: Path, source: Path | None, runs: Path, precision: Precision, data: Path | None
+) -> int:
+    """Write a trained network to MODEL.onnx, if it computes there what it computes in Keras."""
+    if target.suffix != ".onnx":
+        raise click.BadParameter(f"{target} does not end in .onnx", param_hint="MODEL.onnx")
+    # The conversion is TensorFlow's, whatever the network was trained on; it has nothing to say.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        from petseg_export import convert, trained
+    except ModuleNotFoundError as error:
+        if error.name not in _PACKAGES:
+            raise
+        raise MissingPackageError(error.name, "export", "petseg-export") from error
+
+    if source is None:
+        source = trained.newest_run(runs)
+    click.echo(f"exporting {source}", err=True)
+    result = convert.export(source, target, precision, data)
+    click.echo(
+        f"wrote {result.path}: {result.size / 1e6:.1f} MB, {precision}\n"
+        f"same as Keras: {result.parity}\n"
+        f"graph and weights: {result.signature.graph_hash}\n"
+        f"next: petseg-batch images/ masks/ --model {result.path}",
+        err=True,
+    )
+    return OK

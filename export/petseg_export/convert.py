@@ -1,0 +1,179 @@
+"""A trained network into one ONNX file that describes itself, and proof that it computes the same.
+
+The graph takes pixels and gives pixels: channel flip, mean subtraction, argmax and rounding are in
+it, so that whoever runs it cannot do them differently.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+import petseg
+from petseg import signature
+from petseg.errors import ModelError
+from petseg.model import Architecture, preprocess
+from petseg.signature import INPUT, MASK, PROBABILITIES, Signature
+from petseg_export import graph, parity, trained
+
+# The highest opset tf2onnx 1.17 writes.
+OPSET = 18
+
+Precision = Literal["float32", "float16"]
+
+_DTYPES: dict[Precision, type[np.floating]] = {"float32": np.float32, "float16": np.float16}
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported file.
+
+    Attributes:
+        path: where it lies.
+        size: bytes.
+        signature: what it says about itself.
+        parity: how close it is to the Keras network in float32.
+    """
+
+    path: Path
+    size: int
+    signature: Signature
+    parity: parity.Parity
+
+
+def export(
+    source: Path, target: Path, precision: Precision = "float32", data: Path | None = None
+) -> ExportResult:
+    """Write `source` as a petseg ONNX file, if it computes what the Keras network computes.
+
+    Args:
+        source: a run folder, a .keras file, or an .onnx file that petseg-export wrote.
+        target: the .onnx file to write; replaced whole, or not touched.
+        precision: how weights are stored and what the graph computes in.
+        data: folder in Oxford's layout whose first 32 photos are compared; drawn pictures if None.
+
+    Raises:
+        ModelError: the source cannot be exported, the target cannot be written, or the result is
+            out of `parity.BOUNDS`.
+        DatasetError: `data` does not hold 32 photos.
+    """
+    if not target.parent.is_dir():
+        raise ModelError(f"cannot write {target}: there is no folder {target.parent}")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ModelError(f"{target} would replace the model it is made from; choose another name")
+    hide_gpus()
+    model = trained.load(source)
+    size = model.architecture.size
+    images = parity.draw_images(size) if data is None else parity.read_images(data, size)
+    file, layers = convert(model.network, model.architecture, precision)
+    graph_hash = signature.hash_graph(file.graph.SerializeToString())
+    about = _describe(model, precision, layers, graph_hash)
+    onnx.helper.set_model_props(file, dict(signature.to_metadata(about)))
+    content = file.SerializeToString()
+    # Reads the file as petseg-batch will, and with it the hash of the graph as it is stored.
+    signature.parse(content)
+    found = parity.compare(model.network, content, images)
+    parity.check(found, precision)
+    _write_atomically(target, content)
+    return ExportResult(target, len(content), about, found)
+
+
+def hide_gpus() -> None:
+    """Keep TensorFlow from taking all memory of every GPU for a conversion on the CPU."""
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        # TensorFlow was in use before, and holds what it holds.
+        pass
+
+
+def convert(
+    network: keras.Model, architecture: Architecture, precision: Precision
+) -> tuple[onnx.ModelProto, dict[str, tuple[str, str]]]:
+    """The network between pixels and pixels as an ONNX model, without a signature.
+
+    Args:
+        network: from `model.build_segmenter(architecture)`, float32.
+        architecture: what the network was built from.
+        precision: "float16" stores each weight rounded to the nearest float16.
+
+    Returns:
+        The model: input `images` uint8 (batch, S, S, 3) RGB, outputs `mask` uint8 (batch, S, S)
+        and `probabilities` uint8 (batch, C, S, S); and `Signature.layers` for it.
+
+    Raises:
+        ModelError: tf2onnx made a graph in which the network's layers cannot be found.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ModelError(
+            f"tf2onnx converts Keras on TensorFlow, not on {keras.backend.backend()}: set "
+            "KERAS_BACKEND=tensorflow"
+        )
+    side = architecture.size
+    spec = [tf.TensorSpec((None, side, side, 3), tf.uint8, name=INPUT)]
+
+    @tf.function(input_signature=spec)  # type: ignore[untyped-decorator]
+    def pixels_to_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = network(preprocess(images), training=False)
+        planes = tf.transpose(probabilities, (0, 3, 1, 2))
+        return {
+            MASK: tf.cast(tf.argmax(probabilities, axis=-1), tf.uint8),
+            PROBABILITIES: tf.cast(tf.round(255.0 * planes), tf.uint8),
+        }
+
+    model, _ = tf2onnx.convert.from_function(pixels_to_pixels, input_signature=spec, opset=OPSET)
+    graph.name_layers(model, network)
+    if precision == "float16":
+        model = convert_float_to_float16(model)
+    layers = graph.store_weights(model, network, _DTYPES[precision])
+    graph.tidy(model, layers)
+    onnx.checker.check_model(model, full_check=True)
+    return model, layers
+
+
+def _describe(
+    model: trained.Trained,
+    precision: Precision,
+    layers: dict[str, tuple[str, str]],
+    graph_hash: str,
+) -> Signature:
+    return Signature(
+        size=model.architecture.size,
+        filters=model.architecture.filters,
+        classes=model.classes,
+        precision=precision,
+        resize_filter=model.resize_filter,
+        decoder=model.decoder,
+        layers=layers,
+        recipe=model.recipe,
+        split_hash=model.split_hash,
+        metrics=model.metrics,
+        versions={
+            "petseg": petseg.__version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "tf2onnx": tf2onnx.__version__,
+            "onnx": onnx.__version__,
+        },
+        graph_hash=graph_hash,
+    )
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise ModelError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

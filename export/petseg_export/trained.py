@@ -1,0 +1,194 @@
+"""What can be exported: a finished run, a .keras file or a petseg ONNX file, read into one form."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from petseg import weights
+from petseg.classes import PET_CLASSES, SegmentClass
+from petseg.errors import ModelError
+from petseg.imageio import DECODER
+from petseg.model import VGG16_DEPTHS, Architecture, build_segmenter
+from petseg.recipes import TrainConfig
+from petseg.transforms import RESIZE_FILTER
+
+MODEL, CONFIG, METRICS = "model.keras", "config.json", "metrics.json"
+
+# What may differ between two networks that compute the same in float32.
+_NOT_COMPARED = {"dtype", "trainable", "kernel_initializer", "bias_initializer"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and what is known of its training.
+
+    Attributes:
+        network: from `model.build_segmenter`, all of it in float32.
+        architecture: what it was built from.
+        classes: in the order of their ids.
+        recipe, split_hash, metrics, resize_filter, decoder: as in `signature.Signature`; empty
+            where nothing is known.
+    """
+
+    network: keras.Model
+    architecture: Architecture
+    classes: tuple[SegmentClass, ...]
+    recipe: dict[str, Any] = field(default_factory=dict)
+    split_hash: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    resize_filter: str = RESIZE_FILTER
+    decoder: str = DECODER
+
+
+def newest_run(runs: Path) -> Path:
+    """The run folder below `runs` that was finished last.
+
+    Raises:
+        ModelError: there is no finished run.
+    """
+    finished = sorted(runs.glob(f"*/{METRICS}"), key=lambda path: path.stat().st_mtime_ns)
+    if not finished:
+        raise ModelError(
+            f"no finished run below {runs}: train one with petseg-train, or name a run, a .keras "
+            "or an .onnx file with --from"
+        )
+    return finished[-1].parent
+
+
+def load(source: Path) -> Trained:
+    """Read a run folder, a .keras file or an .onnx file that petseg-export wrote.
+
+    Raises:
+        ModelError: none of these, damaged, unfinished, or a model that is not petseg's network.
+    """
+    if source.is_dir():
+        return _load_run(source)
+    if not source.exists():
+        raise ModelError(f"there is no model {source}")
+    if source.suffix == ".onnx":
+        return _load_onnx(source)
+    if source.suffix == ".keras":
+        return _load_keras(source)
+    raise ModelError(f"expected a run folder, a .keras or an .onnx file, found {source}")
+
+
+def _load_run(run: Path) -> Trained:
+    if not (run / METRICS).exists():
+        raise ModelError(
+            f"{run} is not a finished run: it has no {METRICS}; finish it with "
+            f"petseg-train --resume {run}"
+        )
+    values = _read_json(run / CONFIG)
+    try:
+        split_hash = values.pop("split_hash")
+        config = TrainConfig.from_json(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{run / CONFIG} is not a run's configuration: {error!r}") from error
+    network, architecture = _rebuild(run / MODEL)
+    if architecture.classes != len(config.classes):
+        raise ModelError(
+            f"{run / MODEL} tells {architecture.classes} classes apart, "
+            f"{run / CONFIG} names {len(config.classes)}"
+        )
+    recipe = config.to_json()
+    for key in ("encoder_weights", "init"):
+        # Where a file lay says nothing on another machine; its name may.
+        recipe[key] = recipe[key] and Path(recipe[key]).name
+    return Trained(
+        network, architecture, config.classes, recipe, split_hash, _read_json(run / METRICS)
+    )
+
+
+def _load_keras(path: Path) -> Trained:
+    network, architecture = _rebuild(path)
+    if architecture.classes != len(PET_CLASSES):
+        raise ModelError(
+            f"{path} tells {architecture.classes} classes apart and does not name them; export "
+            "the run folder it comes from"
+        )
+    return Trained(network, architecture, PET_CLASSES)
+
+
+def _load_onnx(path: Path) -> Trained:
+    about, arrays = weights.read_onnx(path)
+    architecture = Architecture(about.size, len(about.classes), about.filters)
+    network = _build_float32(architecture)
+    weights.assign(network, arrays, path)
+    return Trained(
+        network,
+        architecture,
+        about.classes,
+        about.recipe,
+        about.split_hash,
+        about.metrics,
+        about.resize_filter,
+        about.decoder,
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} holds no JSON object")
+    return values
+
+
+def _rebuild(path: Path) -> tuple[keras.Model, Architecture]:
+    """A .keras file's network in float32, whatever policy it was trained under."""
+    try:
+        stored = keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{path} is not a Keras model that petseg can load: {reason}") from error
+    architecture = _architecture(stored, path)
+    network = _build_float32(architecture)
+    if _outline(stored.get_config()) != _outline(network.get_config()):
+        raise ModelError(_not_a_segmenter(path, "its layers or connections differ"))
+    network.set_weights(stored.get_weights())
+    return network, architecture
+
+
+def _architecture(stored: keras.Model, path: Path) -> Architecture:
+    try:
+        encoder = stored.get_layer("encoder")
+        _, height, width, _ = stored.input_shape
+        if height != width:
+            raise ValueError(f"its input is {width}x{height}")
+        one, two, three, four, five = (
+            encoder.get_layer(f"block{block}_conv1").filters
+            for block in range(1, len(VGG16_DEPTHS) + 1)
+        )
+        return Architecture(height, stored.output_shape[-1], (one, two, three, four, five))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(_not_a_segmenter(path, str(error))) from error
+
+
+def _not_a_segmenter(path: Path, reason: str) -> str:
+    return f"{path} is not a petseg segmenter: {reason}; petseg-export takes what petseg-train made"
+
+
+def _build_float32(architecture: Architecture) -> keras.Model:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        return build_segmenter(architecture)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _outline(config: Any) -> Any:
+    """A model's configuration without what does not change what it computes in float32."""
+    if isinstance(config, dict):
+        return {key: _outline(value) for key, value in config.items() if key not in _NOT_COMPARED}
+    if isinstance(config, list | tuple):
+        return [_outline(value) for value in config]
+    return config

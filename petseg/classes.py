@@ -1,0 +1,53 @@
+"""The classes a segmenter tells apart: names, values on disk, colours, and which are foreground."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class SegmentClass:
+    """One class; its id is its position among the others.
+
+    Attributes:
+        name: as printed in tables.
+        value: the grey value that stands for it in a mask on disk, 0..255.
+        color: RGB, 0..255 each, in colour masks and plots.
+        foreground: whether it belongs to what is looked for.
+    """
+
+    name: str
+    value: int
+    color: tuple[int, int, int]
+    foreground: bool
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a class needs a name")
+        if not 0 <= self.value <= 255:
+            raise ValueError(f"class {self.name}: value {self.value} is outside 0..255")
+        if len(self.color) != 3 or not all(0 <= channel <= 255 for channel in self.color):
+            raise ValueError(f"class {self.name}: color {self.color} is not three of 0..255")
+
+
+# Ids and values are those of Oxford-IIIT Pet's trimaps.
+PET_CLASSES = (
+    SegmentClass("pet", 1, (230, 85, 60), foreground=True),
+    SegmentClass("background", 2, (45, 80, 135), foreground=False),
+    SegmentClass("border", 3, (250, 205, 80), foreground=True),
+)
+
+
+def ids_to_values(classes: tuple[SegmentClass, ...]) -> NDArray[np.uint8]:
+    """Look-up table uint8 (C,): class id to value on disk."""
+    return np.array([item.value for item in classes], np.uint8)
+
+
+def values_to_ids(classes: tuple[SegmentClass, ...]) -> NDArray[np.uint8]:
+    """Look-up table uint8 (256,): value on disk to class id, 255 where no class has the value."""
+    table = np.full(256, 255, np.uint8)
+    table[ids_to_values(classes)] = np.arange(len(classes), dtype=np.uint8)
+    return table

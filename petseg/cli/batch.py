@@ -1,0 +1,125 @@
+"""petseg-batch: stream photos into masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from petseg.cli.common import exits
+
+if TYPE_CHECKING:
+    from petseg.engines.outcome import Outcome
+
+# Known here as text, so that --help need not load numpy, Pillow and onnxruntime; a test compares.
+PROVIDERS = ("auto", "cuda", "cpu")
+FORMATS = ("index", "color")
+MAX_PIXELS = 250_000_000
+
+
+@click.command()
+@click.argument("images")
+@click.argument("masks", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="ONNX file made by petseg-export.  [default: ./model.onnx, else the one in the package]",
+)
+@click.option("--provider", type=click.Choice(PROVIDERS), default="auto", show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), help="Images at once through the network.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that decode and encode.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    default=("index",),
+    show_default=True,
+    help="Repeatable.  index is always written; others go to MASKS/petseg/FORMAT/.",
+)
+@click.option(
+    "--size",
+    type=click.Choice(("source", "model")),
+    default="source",
+    show_default=True,
+    help="Masks of the photo's size, or of the network's.",
+)
+@click.option(
+    "--names",
+    type=click.Choice(("stem", "full")),
+    default="stem",
+    show_default=True,
+    help="x.jpg gives x.png, or x.jpg.png.",
+)
+@click.option(
+    "--list",
+    "list_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Only the files named here: paths below IMAGES, or one of Oxford's lists.",
+)
+@click.option("--limit", type=click.IntRange(1), help="At most so many images.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Larger images fail.",
+)
+@click.option("--redo", is_flag=True, help="Make petseg's own masks again.")
+@click.option("--overwrite", is_flag=True, help="Make all masks again, a person's too.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first image that fails.")
+@click.option("--verify", is_flag=True, help="Compare photos by content, not by size and time.")
+@click.option("--dry-run", is_flag=True, help="Look, count, and do nothing.")
+@click.option(
+    "--stats",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the stats go.  [default: MASKS/petseg/stats.json]",
+)
+@click.option("--quiet", is_flag=True, help="Errors only.")
+@click.option("--json", "as_json", is_flag=True, help="The stats as one JSON object on stdout.")
+@exits
+def main(quiet: bool, as_json: bool, **options: Any) -> int:
+    """Turn the photos in IMAGES (a folder, a file or a glob) into masks in MASKS.
+
+    A mask is an 8-bit greyscale PNG with the values 1 pet, 2 background, 3 border.  Run the same
+    command again to go on where it stopped.
+
+    Exit codes: 0 all done; 1 could not run, or stopped early; 2 wrong usage; 3 finished, but some
+    images failed (MASKS/petseg/failures.csv); 130 and 143 after Ctrl-C and SIGTERM.
+    """
+    from tqdm import tqdm
+
+    from petseg.batch import BatchConfig, run_batch
+
+    def say(line: str) -> None:
+        if not quiet:
+            tqdm.write(line, file=click.get_text_stream("stderr"))
+
+    bar: Any = None
+
+    def progress(total: int, outcome: Outcome | None) -> None:
+        nonlocal bar
+        if outcome is None:
+            bar = tqdm(total=total, unit="image", disable=quiet, smoothing=0.1)
+            return
+        assert bar is not None
+        if outcome.status == "failed":
+            say(f"failed: {printable(outcome.work.name)}: {outcome.problem}")
+        bar.update()
+
+    try:
+        report = run_batch(BatchConfig(**options), say, progress)
+    finally:
+        if bar is not None:
+            bar.close()
+    say(report.summary())
+    if as_json:
+        click.echo(json.dumps(report.as_dict()))
+    return report.exit_code
+
+
+def printable(name: str) -> str:
+    """A file name as one line of a terminal can show it."""
+    return name.encode("utf-8", "backslashreplace").decode() if name.isprintable() else ascii(name)

@@ -1,0 +1,150 @@
+"""Oxford-IIIT Pet's layout: lists, splits and samples.
+
+A data set is a folder that holds `images/NAME.jpg`, `annotations/trimaps/NAME.png` (8-bit
+greyscale, the classes' values) and the lists a split is cut from: `annotations/list.txt`,
+`trainval.txt` or `test.txt`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from petseg import imageio
+from petseg.errors import DatasetError, ImageError
+
+IMAGES, TRIMAPS = Path("images"), Path("annotations/trimaps")
+_LISTS = Path("annotations")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of the samples to train on and of those to validate on; they share none."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+def read_list(path: Path) -> list[str]:
+    """Names from one of Oxford's lists: the first word of each line; '#' starts a comment.
+
+    Raises:
+        DatasetError: the file cannot be read or names nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"cannot read the list {path}: {error}") from error
+    names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+    if not names:
+        raise DatasetError(f"the list {path} names no images")
+    return names
+
+
+def hash_names(names: Sequence[str]) -> str:
+    """SHA-256 of the sorted names, one a line: tells which images a model was trained on."""
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(names)).encode()).hexdigest()
+
+
+def split_article(root: Path, seed: int, share: float = 0.2) -> Split:
+    """The article's split: everything in list.txt shuffled, a share kept for validation."""
+    return _cut(_listed(root, "list.txt"), seed, share)
+
+
+def split_official(root: Path, seed: int, share: float = 0.1) -> Split:
+    """The official trainval list less a validation part; test.txt is never read."""
+    return _cut(_listed(root, "trainval.txt"), seed, share)
+
+
+def _listed(root: Path, name: str) -> list[str]:
+    for folder in (IMAGES, TRIMAPS):
+        if not (root / folder).is_dir():
+            raise DatasetError(
+                f"{root} is not in Oxford-IIIT Pet's layout: expected the folders "
+                f"{IMAGES.as_posix()} and {TRIMAPS.as_posix()}, found no {folder.as_posix()}"
+            )
+    path = root / _LISTS / name
+    if not path.exists():
+        there = ", ".join(sorted(file.name for file in (root / _LISTS).glob("*.txt"))) or "none"
+        raise DatasetError(f"this split is cut from {path}, which does not exist; lists there: {there}")
+    return read_list(path)
+
+
+def _cut(names: Sequence[str], seed: int, share: float) -> Split:
+    # Sorted, so that the order of the list does not matter; once each, so that the parts share none.
+    shuffled = sorted(set(names))
+    random.Random(seed).shuffle(shuffled)
+    count = max(1, round(len(shuffled) * share))
+    if count >= len(shuffled):
+        raise DatasetError(
+            f"{len(shuffled)} images are too few: {count} are needed for validation alone"
+        )
+    return Split(train=tuple(shuffled[count:]), validation=tuple(shuffled[:count]))
+
+
+def read_sample(
+    root: Path, name: str, table: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """One photo and its class ids, at their own size.
+
+    Args:
+        root: folder in Oxford's layout.
+        name: the sample's name, without suffix.
+        table: uint8 (256,), value on disk to class id, 255 for none.
+
+    Returns:
+        RGB uint8 (H, W, 3) and class ids uint8 (H, W).
+
+    Raises:
+        ImageError: one of them cannot be read, they differ in size, or the trimap holds a value
+            that stands for no class.
+    """
+    image = imageio.decode(_bytes(root / IMAGES / f"{name}.jpg"))
+    trimap = read_trimap(root / TRIMAPS / f"{name}.png", table)
+    if image.shape[:2] != trimap.shape:
+        raise ImageError(
+            f"the photo is {image.shape[1]}x{image.shape[0]}, "
+            f"its trimap {trimap.shape[1]}x{trimap.shape[0]}"
+        )
+    return image, trimap
+
+
+def read_trimap(path: Path, table: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Class ids uint8 (H, W) from an 8-bit greyscale mask on disk.
+
+    Raises:
+        ImageError: unreadable, not 8-bit greyscale, or with a value that stands for no class.
+    """
+    try:
+        with Image.open(path) as image:
+            # Greyscale alone: the indices of a palette image are not what other readers see.
+            if image.mode != "L":
+                raise ImageError(
+                    f"expected an 8-bit greyscale mask, found mode {image.mode}: {path}"
+                )
+            values = np.array(image)
+    except UnidentifiedImageError:
+        raise ImageError(f"the mask is not an image: {path}") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ImageError(f"the mask cannot be read: {reason}: {path}") from error
+    ids: NDArray[np.uint8] = table[values]
+    if (ids == 255).any():
+        unknown = np.unique(values[ids == 255]).tolist()
+        known = np.flatnonzero(table < 255).tolist()
+        raise ImageError(f"the mask has the values {unknown[:5]}, expected {known}: {path}")
+    return ids
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror}") from error

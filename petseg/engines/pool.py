@@ -1,0 +1,90 @@
+"""Worker processes, each with a pipe of its own: one that is killed takes nothing with it but the
+task it was at."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections import deque
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Generic, TypeVar
+
+from petseg.engines.worker import Slots, work
+from petseg.errors import PetsegError
+from petseg.steps import Job
+
+T = TypeVar("T")
+
+# Workers that die one after the other without ever answering will not do better the next time.
+_MOST_STILLBORN = 3
+_PATIENCE_SECONDS = 0.5
+
+
+@dataclass(eq=False)
+class Worker(Generic[T]):
+    """A process, our end of its pipe, and what it was handed and has not answered, oldest first."""
+
+    process: BaseProcess
+    pipe: Connection
+    tasks: deque[T] = field(default_factory=deque)
+    answered: bool = False
+    peak_memory: int = 0
+
+
+class Pool(Generic[T]):
+    """A fixed number of workers; those that die are replaced.
+
+    Attributes:
+        workers: the living.
+        restarts: how many have died.
+    """
+
+    def __init__(self, count: int, slots: Slots, job: Job) -> None:
+        # A fork server starts processes from a clean, single-threaded one, and quickly.
+        self.context = multiprocessing.get_context(
+            "spawn" if sys.platform == "win32" else "forkserver"
+        )
+        self.context.set_forkserver_preload(["petseg.engines.worker"])
+        self.slots, self.job = slots, job
+        self.restarts = 0
+        self._stillborn = 0
+        self.workers: list[Worker[T]] = [self._start() for _ in range(count)]
+
+    def _start(self) -> Worker[T]:
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(  # type: ignore[attr-defined]
+            target=work, args=(theirs, self.slots, self.job), daemon=True, name="petseg-worker"
+        )
+        process.start()
+        theirs.close()
+        return Worker(process, ours)
+
+    def replace(self, dead: Worker[T]) -> str:
+        """Put a new worker in a dead one's place; returns how the old one ended.
+
+        Raises:
+            PetsegError: several died before they did anything at all.
+        """
+        dead.process.join()
+        code = dead.process.exitcode or 0
+        dead.pipe.close()
+        ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        self._stillborn = 0 if dead.answered else self._stillborn + 1
+        if self._stillborn > _MOST_STILLBORN:
+            raise PetsegError(f"worker processes die before their first image ({ended})")
+        self.workers[self.workers.index(dead)] = self._start()
+        self.restarts += 1
+        return ended
+
+    def close(self) -> None:
+        """End the workers; what they were at is lost, but no file is left half-written."""
+        for worker in self.workers:
+            worker.pipe.close()
+        for worker in self.workers:
+            worker.process.join(timeout=_PATIENCE_SECONDS)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()

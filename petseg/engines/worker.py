@@ -1,0 +1,131 @@
+"""A worker process: it reads and writes images for the parent, one task after the other."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petseg import hardware, steps
+from petseg.errors import ImageError
+from petseg.sharedbuffer import SharedBuffer
+from petseg.steps import Job, MaskKeptError, Photo
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTask:
+    """Decode the photo at `path` into the input part of a slot."""
+
+    slot: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteTask:
+    """Make the mask `name` from the probabilities in a slot."""
+
+    slot: int
+    name: str
+    photo: Photo
+
+
+Task = ReadTask | WriteTask
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of a task.
+
+    Attributes:
+        seconds: processor time it took in this worker.
+        photo: of a read that went well.
+        problem: why the image failed.
+        kept: the mask was left alone, because somebody's lies there.
+        stop: the run cannot go on (a full disk, say), and why.
+        peak_memory: of this worker so far, bytes; None where it cannot be known.
+    """
+
+    seconds: float
+    photo: Photo | None = None
+    problem: str | None = None
+    kept: bool = False
+    stop: str | None = None
+    peak_memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Shared memory for pixels going in and probabilities coming back.
+
+    Slot i holds one image: input uint8 (S, S, 3), then probabilities uint8 (C, S, S).
+    """
+
+    buffer: SharedBuffer
+    count: int
+    size: int
+    classes: int
+
+    @classmethod
+    def allocate(cls, count: int, size: int, classes: int) -> Slots:
+        return cls(SharedBuffer(count * size * size * (3 + classes)), count, size, classes)
+
+    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """All inputs uint8 (count, S, S, 3) and all probabilities uint8 (count, C, S, S)."""
+        side = self.size
+        flat = np.frombuffer(self.buffer.memory, np.uint8)
+        cut = self.count * side * side * 3
+        return (
+            flat[:cut].reshape(self.count, side, side, 3),
+            flat[cut:].reshape(self.count, self.classes, side, side),
+        )
+
+
+def work(connection: Connection, slots: Slots, job: Job) -> None:
+    """Serve tasks until the parent closes the connection, or is gone."""
+    # Ctrl-C reaches the whole process group; only the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    images, probabilities = slots.arrays()
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, OSError):
+            return
+        started = time.process_time()
+        reply = _serve(task, images, probabilities, job, started)
+        try:
+            connection.send(reply)
+        except OSError:
+            return
+
+
+def _serve(
+    task: Task,
+    images: NDArray[np.uint8],
+    probabilities: NDArray[np.uint8],
+    job: Job,
+    started: float,
+) -> Reply:
+    photo = problem = stop = None
+    kept = False
+    try:
+        if isinstance(task, ReadTask):
+            photo = steps.read(task.path, job, images[task.slot])
+        else:
+            steps.write(task.name, task.photo, probabilities[task.slot], job)
+    except ImageError as error:
+        problem = str(error)
+    except MaskKeptError:
+        kept = True
+    except MemoryError:
+        problem = "out of memory; lower --max-pixels or --workers"
+    except OSError as error:
+        # Reading turns its own into ImageError: this one is the masks' file system.
+        stop = f"cannot write {error.filename or job.masks}: {error.strerror}"
+    return Reply(
+        time.process_time() - started, photo, problem, kept, stop, hardware.peak_memory()
+    )

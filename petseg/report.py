@@ -1,0 +1,253 @@
+"""Counts, stage times and exit code of a run, and the files that tell of them."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+# Seconds are counted in bins 5 % apart, from a microsecond to a quarter of an hour.
+_EDGES = 1e-6 * 1.05 ** np.arange(425)
+
+
+@dataclass
+class Counts:
+    """What became of every file that was found.
+
+    `files = done + skipped + failed + ignored + left`, always.
+
+    Attributes:
+        files: found.
+        done: masks written.
+        skipped: masks that were there already.
+        kept: of these, those that petseg did not make or somebody changed.
+        failed: images that cannot be read.
+        ignored: files that are no images.
+        left: not reached.
+    """
+
+    files: int = 0
+    done: int = 0
+    skipped: int = 0
+    kept: int = 0
+    failed: int = 0
+    ignored: int = 0
+
+    @property
+    def left(self) -> int:
+        return self.files - self.done - self.skipped - self.failed - self.ignored
+
+
+@dataclass
+class Stage:
+    """Times of one stage, in bounded memory whatever the number of images."""
+
+    busy_seconds: float = 0.0
+    bins: np.ndarray[Any, np.dtype[np.int64]] = field(
+        default_factory=lambda: np.zeros(len(_EDGES) + 1, np.int64)
+    )
+
+    def add(self, cpu_seconds: float, seconds: float) -> None:
+        """Count one item: its processor time, and the time that percentiles are of."""
+        self.busy_seconds += cpu_seconds
+        self.bins[np.searchsorted(_EDGES, seconds)] += 1
+
+    def percentile(self, share: float) -> float | None:
+        """Seconds that this share of the items stayed below, within 5 %; None without items."""
+        total = int(self.bins.sum())
+        if not total:
+            return None
+        place = int(np.searchsorted(np.cumsum(self.bins), share * total))
+        return float(_EDGES[min(place, len(_EDGES) - 1)])
+
+    def as_dict(self) -> dict[str, float | None]:
+        return {
+            "busy_core_seconds": self.busy_seconds,
+            "p50_seconds": self.percentile(0.50),
+            "p95_seconds": self.percentile(0.95),
+            "p99_seconds": self.percentile(0.99),
+        }
+
+
+@dataclass
+class Report:
+    """Everything `stats.json` says.
+
+    Attributes:
+        counts: what became of the files.
+        options: of the run, for people.
+        model, provider, precision, device: what really ran.
+        stages: "read", "infer" (a batch is one item) and "write".
+        infer_wall_seconds: how long the session ran.
+        pixels: of all photos done.
+        started: `time.perf_counter()` when the run began.
+        model_load_seconds, first_mask_seconds: since the run began.
+        wall_seconds: of the whole run.
+        ready_sum, batches: images that waited for the session beyond each batch, and batches.
+        peak_memory_bytes: the sum over this process and its workers of each one's largest; None
+            where it cannot be known.
+        worker_restarts: worker processes that died and were replaced.
+        stopped: None, or why the run ended early: "SIGINT", "SIGTERM" or "--fail-fast".
+        notes: what happened that the user should know.
+    """
+
+    options: dict[str, Any]
+    counts: Counts = field(default_factory=Counts)
+    model: dict[str, Any] = field(default_factory=dict)
+    provider: str = ""
+    precision: str = ""
+    device: str = ""
+    stages: dict[str, Stage] = field(
+        default_factory=lambda: {name: Stage() for name in ("read", "infer", "write")}
+    )
+    infer_wall_seconds: float = 0.0
+    pixels: int = 0
+    started: float = field(default_factory=time.perf_counter)
+    model_load_seconds: float | None = None
+    first_mask_seconds: float | None = None
+    wall_seconds: float = 0.0
+    ready_sum: int = 0
+    batches: int = 0
+    peak_memory_bytes: int | None = None
+    worker_restarts: int = 0
+    stopped: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done; 1 stopped early; 3 some images failed; 130 and 143 after a signal."""
+        by_reason = {"SIGINT": 130, "SIGTERM": 143, "--fail-fast": 1}
+        if self.stopped is not None:
+            return by_reason[self.stopped]
+        return 3 if self.counts.failed else 0
+
+    @property
+    def images_per_second(self) -> float:
+        """Masks written, by the time between the loaded model and the end."""
+        seconds = self.wall_seconds - (self.model_load_seconds or 0.0)
+        return self.counts.done / seconds if seconds > 0 else 0.0
+
+    @property
+    def bottleneck(self) -> str | None:
+        """The stage that held the run back.
+
+        The session, where it ran most of the time; else the one whose processor time was largest.
+        """
+        if not self.counts.done:
+            return None
+        if self.infer_wall_seconds >= 0.8 * (self.wall_seconds - (self.model_load_seconds or 0.0)):
+            return "infer"
+        return max(self.stages, key=lambda name: self.stages[name].busy_seconds)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `stats.json`; times in seconds, memory in bytes."""
+        counts = self.counts
+        return {
+            "counts": {
+                "files": counts.files,
+                "done": counts.done,
+                "skipped": counts.skipped,
+                "kept": counts.kept,
+                "failed": counts.failed,
+                "ignored": counts.ignored,
+                "left": counts.left,
+            },
+            "exit_code": self.exit_code,
+            "stopped": self.stopped,
+            "images_per_second": self.images_per_second,
+            "megapixels_per_second": self.images_per_second * self.pixels / 1e6 / counts.done
+            if counts.done
+            else 0.0,
+            "wall_seconds": self.wall_seconds,
+            "model_load_seconds": self.model_load_seconds,
+            "first_mask_seconds": self.first_mask_seconds,
+            "stages": {name: stage.as_dict() for name, stage in self.stages.items()},
+            "infer_wall_seconds": self.infer_wall_seconds,
+            "mean_images_waiting_for_session": self.ready_sum / self.batches
+            if self.batches
+            else None,
+            "bottleneck": self.bottleneck,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "provider": self.provider,
+            "precision": self.precision,
+            "device": self.device,
+            "model": self.model,
+            "worker_restarts": self.worker_restarts,
+            "notes": self.notes,
+            "options": self.options,
+        }
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        counts = self.counts
+        lines = [
+            f"{counts.files} files: {counts.done} done, {counts.skipped} skipped, "
+            f"{counts.failed} failed, {counts.ignored} ignored, {counts.left} left"
+        ]
+        if counts.kept:
+            lines.append(f"{counts.kept} masks kept that petseg did not make or somebody changed")
+        if counts.done:
+            lines.append(
+                f"{self.images_per_second:.1f} images/s on {self.provider} ({self.precision}), "
+                f"{self.wall_seconds:.1f} s in all; held back by: {self.bottleneck}"
+            )
+        return "\n".join(lines + self.notes)
+
+    def write_stats(self, path: Path) -> None:
+        """Write `stats.json`, whole or not at all."""
+        write_atomically(path, json.dumps(self.as_dict(), indent=1) + "\n")
+
+
+class Rows:
+    """A CSV file that grows with the run and takes its name at the end; absent without rows."""
+
+    def __init__(self, path: Path, temporary: Path, header: tuple[str, ...]) -> None:
+        self.path = path
+        self.header = header
+        self._part = temporary / f"{path.name}.part"
+        self._file: IO[str] | None = None
+
+    def add(self, *row: str) -> None:
+        if self._file is None:
+            # Names need not be valid Unicode; they are written back as the bytes they were.
+            self._file = self._part.open(
+                "w", newline="", encoding="utf-8", errors="surrogateescape"
+            )
+            csv.writer(self._file).writerow(self.header)
+        csv.writer(self._file).writerow(row)
+
+    def close(self) -> None:
+        """Put the file in place, or remove an earlier run's where there is nothing to tell."""
+        if self._file is None:
+            self.path.unlink(missing_ok=True)
+            return
+        self._file.close()
+        self._part.replace(self.path)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file so that it is whole or unchanged."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def timed(report: Report) -> Iterator[None]:
+    """Keep `wall_seconds` however the run ends."""
+    try:
+        yield
+    finally:
+        report.wall_seconds = time.perf_counter() - report.started

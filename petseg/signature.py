@@ -1,0 +1,194 @@
+"""What a model file says about itself, and whether it is still what it was.
+
+The signature is JSON in the ONNX file's metadata under one key, so that `petseg-batch` needs that
+file and nothing else.  It is read here from the file's bytes, without onnx and without a session:
+a run must be able to refuse a file before it loads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from petseg.classes import SegmentClass
+from petseg.errors import ModelError
+
+FORMAT_VERSION = 1
+METADATA_KEY = "petseg.signature"
+INPUT, MASK, PROBABILITIES = "images", "mask", "probabilities"
+
+# Far above any signature petseg writes; a file that claims more is not one of ours.
+_MAX_SIGNATURE_BYTES = 1_000_000
+
+# Fields of onnx.ModelProto and onnx.StringStringEntryProto (onnx/onnx.proto).
+_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Everything about a model that its graph does not say.
+
+    The graph's input is `images`, uint8 RGB (N, S, S, 3); its outputs are `mask`, class ids uint8
+    (N, S, S), and `probabilities`, uint8 (N, C, S, S), where 255 is certainty.
+
+    Attributes:
+        size: S, the side of the input, pixels.
+        filters: channels of the five encoder blocks.
+        classes: the C classes in the order of their ids.
+        precision: "float32" or "float16": how the weights are stored.
+        resize_filter: the filter the photo is brought to S x S with.
+        decoder: the library that decoded the training images.
+        layers: layer path to the names of its kernel and bias initialisers in the graph.
+        recipe: the training configuration.
+        split_hash: SHA-256 of the names trained on ("train") and validated on ("validation").
+        metrics: figures on the validation part, with the precision they were measured at.
+        versions: the libraries that made the file.
+        graph_hash: SHA-256 of the serialised graph, weights included, metadata not.
+    """
+
+    size: int
+    filters: tuple[int, int, int, int, int]
+    classes: tuple[SegmentClass, ...]
+    precision: str
+    resize_filter: str
+    decoder: str
+    layers: dict[str, tuple[str, str]]
+    recipe: dict[str, Any]
+    split_hash: dict[str, str]
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    graph_hash: str
+
+    def to_json(self) -> str:
+        return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Signature:
+        """The inverse of `to_json`.
+
+        Raises:
+            ModelError: damaged, incomplete, or of a newer format.
+        """
+        try:
+            values = json.loads(text)
+            version = values.pop("format_version")
+            if not isinstance(version, int) or version < 1:
+                raise ModelError(f"the signature's format version is {version!r}, not a number")
+            if version > FORMAT_VERSION:
+                raise ModelError(
+                    f"the model has format version {version}, this petseg reads up to "
+                    f"{FORMAT_VERSION}; upgrade petseg"
+                )
+            values["filters"] = tuple(values["filters"])
+            values["classes"] = tuple(
+                SegmentClass(**{**item, "color": tuple(item["color"])})
+                for item in values["classes"]
+            )
+            values["layers"] = {name: tuple(pair) for name, pair in values["layers"].items()}
+            return cls(**values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"the model's signature is damaged: {error}") from error
+
+
+def read(path: Path) -> Signature:
+    """Read a model file's signature and check it against the graph.
+
+    Raises:
+        ModelError: no such file, no ONNX file, no signature, a newer format, or a graph that is
+            not the one the signature was written for.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
+    try:
+        return parse(data)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def parse(data: bytes) -> Signature:
+    """`read` for a model file's bytes."""
+    graph: memoryview | None = None
+    text: str | None = None
+    try:
+        for number, value in _fields(memoryview(data)):
+            if number == _MODEL_GRAPH:
+                graph = value
+            elif number == _MODEL_METADATA:
+                entry = {key: bytes(part) for key, part in _fields(value)}
+                if entry.get(_ENTRY_KEY) == METADATA_KEY.encode():
+                    found = entry.get(_ENTRY_VALUE, b"")
+                    if len(found) > _MAX_SIGNATURE_BYTES:
+                        raise ModelError(f"a signature of {len(found)} bytes is not petseg's")
+                    text = found.decode()
+    except (IndexError, ValueError) as error:
+        raise ModelError(f"not an ONNX file, or a truncated one: {error}") from error
+    if graph is None:
+        raise ModelError("not an ONNX file: it holds no graph")
+    if text is None:
+        raise ModelError(
+            "the model has no petseg signature; petseg-batch runs files made by petseg-export"
+        )
+    signature = Signature.from_json(text)
+    if hash_graph(graph) != signature.graph_hash:
+        raise ModelError(
+            "graph and weights are not those the signature was written for: the file is damaged "
+            "or was edited; export it again with petseg-export"
+        )
+    return signature
+
+
+def hash_graph(graph: bytes | memoryview) -> str:
+    """SHA-256 of a serialised onnx.GraphProto, as stored in a model's signature."""
+    return hashlib.sha256(graph).hexdigest()
+
+
+def to_metadata(signature: Signature) -> Mapping[str, str]:
+    """The metadata entry to write into the ONNX file."""
+    return {METADATA_KEY: signature.to_json()}
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The length-delimited fields of a protobuf message, in file order; others are passed over.
+
+    https://protobuf.dev/programming-guides/encoding/
+    """
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        number, wire_type = tag >> 3, tag & 7
+        if number == 0:
+            raise ValueError("field number 0")
+        if wire_type == _VARINT:
+            _, position = _varint(data, position)
+        elif wire_type in (_FIXED64, _FIXED32):
+            position += 8 if wire_type == _FIXED64 else 4
+        elif wire_type == _LENGTH_DELIMITED:
+            length, position = _varint(data, position)
+            yield number, data[position : position + length]
+            position += length
+        else:
+            raise ValueError(f"wire type {wire_type}")
+        if position > len(data):
+            raise ValueError("a field reaches beyond the end")
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if not byte & 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("a varint of more than 10 bytes")

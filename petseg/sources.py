@@ -1,0 +1,137 @@
+"""Where images come from: a folder, a file, a glob, or a list of paths."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from petseg import imageio
+from petseg.errors import PetsegError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file that was found.
+
+    Attributes:
+        path: where to open it.
+        name: its path below the input, with forward slashes; the mask's name comes from it.
+        is_image: whether it claims to be an image, by its name or by its first bytes.
+        problem: why it cannot be read, where that is known without opening it.
+    """
+
+    path: str
+    name: str
+    is_image: bool
+    problem: str | None = None
+
+
+def find(images: str, list_file: Path | None = None) -> Iterator[Source]:
+    """Everything below `images`, in the order of names; or what `list_file` names there.
+
+    Args:
+        images: a folder, a file, or a glob pattern (`**` reaches into subfolders).
+        list_file: paths below `images`, one a line, or one of Oxford's lists.
+
+    Raises:
+        PetsegError: there is no such folder, file or list, or the pattern matches nothing.
+    """
+    if list_file is not None:
+        return _from_list(Path(images), list_file)
+    path = Path(images)
+    if path.is_dir():
+        return _walk(images, "", ())
+    if path.exists() or path.is_symlink():
+        return iter([_source(images, path.name)])
+    if glob.has_magic(images):
+        return _from_glob(images)
+    raise PetsegError(f"there is no folder, file or pattern {images}")
+
+
+def root(images: str) -> Path:
+    """The folder that names are relative to."""
+    path = Path(images)
+    if path.is_dir():
+        return path
+    if not path.exists() and glob.has_magic(images):
+        parts = path.parts
+        fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+        return Path(*parts[:fixed])
+    return path.parent
+
+
+def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Source]:
+    try:
+        status = os.stat(folder)  # noqa: PTH116 - a Path for each of millions is slow
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return  # a link to a folder that is already being walked
+        with os.scandir(folder) as entries:
+            names = sorted((entry.name, entry.is_dir()) for entry in entries)
+    except OSError as error:
+        yield Source(folder, prefix, True, f"the folder cannot be read: {error.strerror}")
+        return
+    for name, is_dir in names:
+        path = os.path.join(folder, name)  # noqa: PTH118 - as above
+        if is_dir:
+            yield from _walk(path, f"{prefix}{name}/", (*above, here))
+        else:
+            yield _source(path, prefix + name)
+
+
+def _source(path: str, name: str) -> Source:
+    claims = imageio.looks_like_image(name, b"")
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - as above
+        if not stat.S_ISREG(mode):
+            return Source(path, name, claims, "not a regular file")
+        if not claims:
+            with open(path, "rb") as file:  # noqa: PTH123 - as above
+                claims = imageio.looks_like_image(name, file.read(16))
+    except FileNotFoundError:
+        link = os.path.islink(path)  # noqa: PTH114 - as above
+        return Source(path, name, claims, "a broken link" if link else "no such file")
+    except OSError as error:
+        return Source(path, name, claims, f"cannot be read: {error.strerror}")
+    return Source(path, name, claims)
+
+
+def _from_glob(pattern: str) -> Iterator[Source]:
+    base = root(pattern)
+    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+    if not found:
+        raise PetsegError(f"nothing matches {pattern}")
+    return (
+        _source(path, Path(path).relative_to(base).as_posix())
+        for path in found
+        if not Path(path).is_dir()
+    )
+
+
+def _from_list(folder: Path, list_file: Path) -> Iterator[Source]:
+    try:
+        text = list_file.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise PetsegError(f"cannot read the list {list_file}: {error.strerror}") from error
+    if not folder.is_dir():
+        raise PetsegError(f"{folder} is not a folder; a list's paths are looked for below it")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return _listed(folder, lines)
+
+
+def _listed(folder: Path, lines: list[str]) -> Iterator[Source]:
+    """A line is a path; else its first word is one, perhaps without .jpg as in Oxford's lists."""
+    for line in lines:
+        word = line.split()[0]
+        choices = (line.strip(), word, f"{word}.jpg")
+        name = next((choice for choice in choices if (folder / choice).exists()), line.strip())
+        relative = Path(os.path.normpath(name))
+        if relative.is_absolute() or ".." in relative.parts:
+            raise PetsegError(f"the list names {name}, which does not lie below {folder}")
+        found = _source(str(folder / relative), relative.as_posix())
+        # Whoever lists a file says that it is an image.
+        yield Source(found.path, found.name, True, found.problem)

@@ -1,0 +1,175 @@
+"""What happens to one image, as three functions: read, infer, write.
+
+Nothing else knows how it is done.  An engine calls `read` and `write` where it likes, in worker
+processes say, and `infer` where the session is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petseg import imageio, masks, records, transforms
+from petseg.classes import SegmentClass, ids_to_values
+from petseg.errors import ImageError, PetsegError
+from petseg.records import ImageIdentity, Maker, MaskState, Record
+
+if TYPE_CHECKING:
+    # Workers read and write; they have no use for onnxruntime.
+    from petseg.runtime import Session
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for every image of a run.
+
+    Attributes:
+        masks: the folder of masks.
+        temporary: a folder on the same file system that this run has for itself.
+        model_size: side of the network's input, pixels.
+        classes: the model's classes.
+        maker: model, transform and options, for the records.
+        provider, precision: what the session runs on, for the records.
+        formats: names of the extra formats, of `masks.EXTRA`.
+        max_pixels: larger images are refused.
+        replace_any: whether anybody's mask is replaced.
+    """
+
+    masks: Path
+    temporary: Path
+    model_size: int
+    classes: tuple[SegmentClass, ...]
+    maker: Maker
+    provider: str
+    precision: str
+    formats: tuple[str, ...]
+    max_pixels: int
+    replace_any: bool
+
+
+@dataclass(frozen=True)
+class Photo:
+    """What `write` has to know of a photo whose pixels are gone.
+
+    Attributes:
+        height, width: upright, pixels.
+        identity: for the record.
+    """
+
+    height: int
+    width: int
+    identity: ImageIdentity
+
+
+class MaskKeptError(PetsegError):
+    """Somebody's mask appeared at this place after the run was planned; it was left alone."""
+
+
+def identify(path: str) -> tuple[ImageIdentity, bytes]:
+    """A photo's identity and its bytes.
+
+    Raises:
+        ImageError: it cannot be read, or is being written to.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a Path for each of millions is slow
+            data = file.read()
+            status = os.fstat(file.fileno())
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
+    if status.st_size != len(data):
+        raise ImageError("the file changed while it was read")
+    return ImageIdentity(len(data), status.st_mtime_ns, hashlib.sha256(data).hexdigest()), data
+
+
+def read(path: str, job: Job, pixels: NDArray[np.uint8]) -> Photo:
+    """Decode a photo and put what the network sees of it into `pixels`.
+
+    Args:
+        path: the photo.
+        job: the run.
+        pixels: uint8 (S, S, 3), filled with RGB.
+
+    Raises:
+        ImageError: the photo cannot be read.
+    """
+    identity, data = identify(path)
+    image = imageio.decode(data, job.max_pixels)
+    pixels[:] = transforms.to_model(image, job.model_size)
+    return Photo(image.shape[0], image.shape[1], identity)
+
+
+def infer(session: Session, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A batch through the network: uint8 RGB (N, S, S, 3) to probabilities uint8 (N, C, S, S)."""
+    return session.run(images)
+
+
+def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -> None:
+    """Write a photo's mask in every format, each one whole or not at all, the mask itself last.
+
+    Args:
+        name: of the mask, relative to `job.masks`, with suffix.
+        photo: from `read`.
+        probabilities: uint8 (C, S, S), 255 is certainty.
+        job: the run.
+
+    Raises:
+        MaskKeptError: a mask that is not to be replaced lies there.
+        OSError: the file system refuses.
+    """
+    target = job.masks / name
+    _check_place(target, job)
+    if job.maker.size == "source":
+        ids = transforms.to_source(probabilities, photo.height, photo.width)
+    else:
+        ids = transforms.to_source(probabilities, job.model_size, job.model_size)
+    for extra in job.formats:
+        chosen = masks.EXTRA[extra]
+        beside = extra_path(job.masks, chosen, name)
+        _put(beside, chosen.encode(ids, job.classes), job.temporary)
+    png = masks.encode_index(ids, job.classes)
+    record = Record(
+        image=photo.identity,
+        maker=job.maker,
+        provider=job.provider,
+        precision=job.precision,
+        class_pixels=tuple(np.bincount(ids.ravel(), minlength=len(job.classes)).tolist()),
+        confidence=round(float(probabilities.max(axis=0).mean()) / 255, 4),
+        pixels_sha256=records.hash_pixels(ids_to_values(job.classes)[ids]),
+        data_crc32=records.data_crc32(png),
+    )
+    _put(target, records.embed(png, record), job.temporary)
+
+
+def mask_name(name: str, names: str) -> str:
+    """`a/x.jpg` to `a/x.png` ("stem") or `a/x.jpg.png` ("full"): a function of the name alone."""
+    folder, slash, file = name.rpartition("/")
+    stem = file if names == "full" else os.path.splitext(file)[0]  # noqa: PTH122 - as above
+    return f"{folder}{slash}{stem}{masks.INDEX.suffix}"
+
+
+def extra_path(folder: Path, chosen: masks.MaskFormat, name: str) -> Path:
+    """Where an extra format of the mask `name` lies: `masks/petseg/color/a/x.png`."""
+    return folder / "petseg" / chosen.name / (name.removesuffix(masks.INDEX.suffix) + chosen.suffix)
+
+
+def _check_place(target: Path, job: Job) -> None:
+    """The plan saw this place free or to be replaced; somebody may have worked there since."""
+    if job.replace_any:
+        return
+    state, _ = records.inspect(target)
+    if state is MaskState.FOREIGN:
+        raise MaskKeptError(f"{target} was not made by petseg, or was changed since")
+
+
+def _put(target: Path, data: bytes, temporary: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = temporary / f"{os.getpid()}.part"
+    part.write_bytes(data)
+    part.replace(target)

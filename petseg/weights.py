@@ -1,0 +1,224 @@
+"""Weights for a network: from ImageNet, from an .npz file, or drawn so that it trains."""
+
+from __future__ import annotations
+
+import urllib.error
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petseg import signature
+from petseg.errors import DatasetError, MissingPackageError, ModelError
+from petseg.signature import Signature
+
+if TYPE_CHECKING:
+    import keras
+
+
+def convolutions(model: keras.Model) -> dict[str, keras.Layer]:
+    """Every layer with a kernel, by its path: `block1_conv1`, ..., `connect_1/upsample`, ..., `head`.
+
+    The order is that of the forward pass.
+    """
+    found: dict[str, keras.Layer] = {}
+    encoder = model.get_layer("encoder")
+    for layer in encoder.layers:
+        if layer.weights:
+            found[layer.name] = layer
+    for layer in model.layers:
+        if layer is encoder or not layer.weights:
+            continue
+        if hasattr(layer, "upsample"):
+            found[f"{layer.name}/upsample"] = layer.upsample
+            found[f"{layer.name}/refine"] = layer.refine
+        else:
+            found[layer.name] = layer
+    return found
+
+
+def initialize(
+    model: keras.Model, encoder_weights: str, images: NDArray[np.float32], seed: int
+) -> str:
+    """Fill a new network with the weights a run starts from.
+
+    Layers that no weights are given for are drawn He-normal (He et al. 2015), and those of the
+    encoder are then scaled, one after the other, until each one's output has unit RMS on `images`
+    (layer-sequential unit variance, Mishkin and Matas 2016).  Without that, thirteen layers
+    of freshly drawn weights behind trained ones do not train.
+
+    Args:
+        model: from `model.build_segmenter`; changed in place.
+        encoder_weights: "imagenet", "none", or the path of an .npz file with keys such as
+            `block1_conv1/kernel` (HWIO) and `block1_conv1/bias`.
+        images: preprocessed training images, float32 (N, S, S, 3).
+        seed: of the drawn weights.
+
+    Returns:
+        What was loaded and what was drawn, in one line.
+
+    Raises:
+        DatasetError: the weights cannot be downloaded or read, or do not fit the network.
+    """
+    layers = convolutions(model)
+    given = _encoder_arrays(encoder_weights)
+    unknown = sorted(set(given) - set(layers))
+    if unknown:
+        raise DatasetError(
+            f"{encoder_weights} has weights for {', '.join(unknown)}, which the network lacks"
+        )
+    for name, arrays in given.items():
+        expected = [tuple(weight.shape) for weight in layers[name].weights]
+        found = [array.shape for array in arrays]
+        if expected != found:
+            raise DatasetError(
+                f"{encoder_weights}: {name} has the shapes {found}, expected {expected}"
+            )
+        layers[name].set_weights(arrays)
+    drawn = [name for name in layers if name not in given]
+    random = np.random.default_rng(seed)
+    for name in drawn:
+        _draw_he_normal(layers[name], random)
+    _scale_to_unit_rms(model, [name for name in drawn if name.startswith("block")], images)
+    loaded = ", ".join(given) or "none"
+    return f"loaded from {encoder_weights}: {loaded}; drawn: {', '.join(drawn) or 'none'}"
+
+
+def _encoder_arrays(encoder_weights: str) -> dict[str, list[NDArray[np.float32]]]:
+    if encoder_weights == "none":
+        return {}
+    if encoder_weights == "imagenet":
+        return _imagenet()
+    path = Path(encoder_weights)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = sorted({key.rpartition("/")[0] for key in file.files})
+            return {name: [file[f"{name}/kernel"], file[f"{name}/bias"]] for name in names}
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(
+            f"cannot read encoder weights from {path}: {error}; expected an .npz file with keys "
+            "like block1_conv1/kernel and block1_conv1/bias"
+        ) from error
+
+
+def _imagenet() -> dict[str, list[NDArray[np.float32]]]:
+    import keras
+
+    try:
+        vgg16 = keras.applications.VGG16(include_top=False, weights="imagenet")
+    # Keras wraps a failed download in a bare Exception that names the address.
+    except (OSError, urllib.error.URLError, Exception) as error:
+        if not isinstance(error, OSError) and "URL fetch failure" not in str(error):
+            raise
+        raise DatasetError(
+            f"VGG16's ImageNet weights cannot be downloaded ({error}); give a file with "
+            "--encoder-weights FILE.npz, or train from scratch with --encoder-weights none "
+            "--train-encoder"
+        ) from error
+    return {layer.name: layer.get_weights() for layer in vgg16.layers if layer.weights}
+
+
+def _draw_he_normal(layer: Any, random: np.random.Generator) -> None:
+    kernel, bias = layer.weights
+    # Conv2D kernels are HWIO; Conv2DTranspose kernels are HWOI.
+    transposed = type(layer).__name__ == "Conv2DTranspose"
+    inputs = kernel.shape[3] if transposed else kernel.shape[2]
+    deviation = np.sqrt(2.0 / (kernel.shape[0] * kernel.shape[1] * inputs))
+    draw = random.normal(0.0, deviation, tuple(kernel.shape)).astype(np.float32)
+    layer.set_weights([draw, np.zeros(tuple(bias.shape), np.float32)])
+
+
+def _scale_to_unit_rms(model: keras.Model, names: list[str], images: NDArray[np.float32]) -> None:
+    import keras
+
+    encoder = model.get_layer("encoder")
+    for name in names:
+        layer = encoder.get_layer(name)
+        probe = keras.Model(encoder.inputs[0], layer.output)
+        output = np.asarray(
+            keras.ops.convert_to_numpy(probe(images, training=False)), dtype=np.float32
+        )
+        rms = float(np.sqrt(np.mean(np.square(output))))
+        if rms > 0:
+            kernel, bias = layer.get_weights()
+            layer.set_weights([kernel / rms, bias])
+
+
+def load_start(model: keras.Model, path: Path) -> str:
+    """Fill a network with the weights of a run folder, a .keras file or a petseg .onnx file.
+
+    Raises:
+        DatasetError: there is no such model, or it is of another shape.
+    """
+    import keras
+
+    file = path / "model.keras" if path.is_dir() else path
+    try:
+        if file.suffix == ".onnx":
+            _, arrays = read_onnx(file)
+            assign(model, arrays, file)
+        else:
+            source = keras.models.load_model(file, compile=False)
+            model.set_weights(source.get_weights())
+    except (OSError, ValueError, ModelError) as error:
+        raise DatasetError(f"cannot start from {file}: {error}") from error
+    return f"started from {file}"
+
+
+def to_onnx(kernel: NDArray[Any]) -> NDArray[Any]:
+    """A kernel in ONNX's order of axes: Conv2D's HWIO as OIHW, Conv2DTranspose's HWOI as IOHW."""
+    return kernel.transpose(3, 2, 0, 1)
+
+
+def from_onnx(kernel: NDArray[Any]) -> NDArray[Any]:
+    """The inverse of `to_onnx`."""
+    return kernel.transpose(2, 3, 1, 0)
+
+
+def read_onnx(path: Path) -> tuple[Signature, dict[str, list[NDArray[np.float32]]]]:
+    """What a file that petseg-export wrote says about itself, and its weights, bit for bit.
+
+    Returns:
+        The signature, and layer path (see `convolutions`) to kernel and bias in Keras' order of
+        axes; float16 weights come as the same values in float32.
+
+    Raises:
+        ModelError: no petseg file, damaged, or of a newer format.
+        MissingPackageError: onnx is not installed.
+    """
+    about = signature.read(path)
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("onnx", "train", "reading weights from an ONNX file") from error
+
+    stored = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+    arrays = {}
+    for name, (kernel, bias) in about.layers.items():
+        missing = {kernel, bias} - set(stored)
+        if missing:
+            raise ModelError(f"{path}: {name} has no weights {', '.join(sorted(missing))}")
+        pair = [onnx.numpy_helper.to_array(stored[part]) for part in (kernel, bias)]
+        arrays[name] = [from_onnx(pair[0]).astype(np.float32), pair[1].astype(np.float32)]
+    return about, arrays
+
+
+def assign(model: keras.Model, arrays: dict[str, list[NDArray[np.float32]]], path: Path) -> None:
+    """Set every layer's weights to those read from `path`.
+
+    Raises:
+        ModelError: other layers or shapes than the network's; nothing was set.
+    """
+    layers = convolutions(model)
+    expected = {name: [tuple(part.shape) for part in layer.weights] for name, layer in layers.items()}
+    found = {name: [part.shape for part in pair] for name, pair in arrays.items()}
+    different = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
+    if different:
+        first = different[0]
+        raise ModelError(
+            f"{path} does not fit the network: {first} has the shapes {found.get(first)}, "
+            f"expected {expected.get(first)}"
+        )
+    for name, layer in layers.items():
+        layer.set_weights(arrays[name])

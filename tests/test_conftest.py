@@ -1,0 +1,24 @@
+"""The model file that other tests rely on must be able to make them fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from petseg.signature import INPUT, MASK
+from petseg_export.parity import draw_images
+
+
+def test_tiny_model_tells_classes_and_images_apart(tiny_model: Path) -> None:
+    session = onnxruntime.InferenceSession(tiny_model, providers=["CPUExecutionProvider"])
+    images = draw_images(64, count=16, seed=7)
+    (masks,) = session.run([MASK], {INPUT: images})
+    for mask in masks:
+        shares = np.bincount(mask.ravel(), minlength=3) / mask.size
+        assert shares.min() > 0.01, shares
+        assert len(shares) == 3
+    assert len({mask.tobytes() for mask in masks}) == len(masks)
+    differing = np.mean([np.mean(one != other) for one, other in zip(masks, masks[1:], strict=False)])
+    assert differing > 0.1, differing
