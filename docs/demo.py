@@ -40,7 +40,7 @@ def main(images: str | None, model: str | None) -> None:
     if images is None:
         images, ending = str(draw(DEMO / "images")), ""
     else:
-        ending = f"-{Path(images).resolve().name}"
+        ending = f"-{sources.root(images).resolve().name}"
     folder = DEMO / f"masks{ending}"
 
     command = ["petseg-batch", images, str(folder), "--format", "index", "--format", "color"]

@@ -73,12 +73,14 @@ def _listed(root: Path, name: str) -> list[str]:
     path = root / _LISTS / name
     if not path.exists():
         there = ", ".join(sorted(file.name for file in (root / _LISTS).glob("*.txt"))) or "none"
-        raise DatasetError(f"this split is cut from {path}, which does not exist; lists there: {there}")
+        raise DatasetError(
+            f"this split is cut from {path}, which does not exist; lists there: {there}"
+        )
     return read_list(path)
 
 
 def _cut(names: Sequence[str], seed: int, share: float) -> Split:
-    # Sorted, so that the order of the list does not matter; once each, so that the parts share none.
+    # Sorted: the list's order does not matter.  Once each: the parts share none.
     shuffled = sorted(set(names))
     random.Random(seed).shuffle(shuffled)
     count = max(1, round(len(shuffled) * share))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from petseg.recipes import Precision
@@ -59,14 +57,3 @@ def choose_precision(precision: Precision, on_gpu: bool) -> Precision:
     else:
         fast = bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})
     return "mixed_bfloat16" if fast else "float32"
-
-
-def peak_memory() -> int | None:
-    """Largest resident size of this process so far, in bytes; None on Windows."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    # Linux counts in KiB, macOS in bytes (getrusage(2) of each).
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -6,7 +6,9 @@ There is one decoder, Pillow, on every machine: two decoders are two results.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,11 @@ DEFAULT_MAX_PIXELS = 250_000_000
 
 # What counts as an image by its name.  Other files are looked at by their first bytes.
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .tif .tiff .webp .avif .ppm .pgm .pbm .pnm".split()
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif"}
+    | {".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
+# Pillow reads many more, some by starting other programs (Ghostscript for PostScript, say).
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "PPM")
 _MAGIC = (
     b"\xff\xd8\xff",  # JPEG
     b"\x89PNG\r\n\x1a\n",
@@ -31,6 +36,21 @@ _MAGIC = (
     b"GIF89a",
     b"II*\x00",  # TIFF, both byte orders
     b"MM\x00*",
+)
+
+# What Pillow's decoders have been seen to raise on damaged data.
+_DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
 )
 
 # Pillow's own limit is global state and only warns; `decode` checks the header against its
@@ -70,7 +90,7 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
         # Pillow warns about damaged metadata; the pixels decide whether an image can be used.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 width, height = image.size
                 if width * height > max_pixels:
                     raise ImageError(
@@ -82,25 +102,17 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
                 return np.array(rgb)
     except UnidentifiedImageError:
         raise ImageError("not an image in a format that can be read") from None
-    except ImageError:
-        raise
-    # Pillow's decoders raise all of these on damaged data, struct.error and zlib.error included.
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError) as error:
-        raise ImageError(f"damaged or truncated: {error}") from error
-    except (ArithmeticError, AttributeError, NotImplementedError, MemoryError) as error:
-        raise ImageError(f"cannot be decoded: {type(error).__name__}: {error}") from error
-    except Exception as error:
-        # struct.error and zlib.error derive from Exception alone.
-        if type(error).__module__ in {"struct", "zlib"}:
-            raise ImageError(f"damaged or truncated: {error}") from error
-        raise
+    except _DECODER_ERRORS as error:
+        raise ImageError(f"damaged or truncated: {str(error) or type(error).__name__}") from error
+    except MemoryError as error:
+        raise ImageError("too large for the memory that is left; lower --max-pixels") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn by the EXIF orientation; damaged EXIF counts as none, as in image viewers."""
     try:
         return ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, IndexError, ZeroDivisionError):
+    except _DECODER_ERRORS:
         return image
 
 

@@ -12,6 +12,9 @@ from PIL import Image
 
 from petseg.classes import SegmentClass, ids_to_values
 
+# Everything in `masks/` that is no mask lies below this name.
+RESERVED = "petseg"
+
 # Masks are flat areas: level 1 is within a third of level 6 in size, at a third of its time.
 _COMPRESS_LEVEL = 1
 

@@ -151,7 +151,8 @@ def table(model: keras.Model) -> str:
         layer = model.get_layer(entry["name"])
         shapes = "; ".join(", ".join(map(str, tensor.shape[1:])) for tensor in _outputs(layer))
         inputs = ", ".join(
-            _output_name(model.get_layer(name), index) for name, index in _sources(entry["inbound_nodes"])
+            _output_name(model.get_layer(name), index)
+            for name, index in _sources(entry["inbound_nodes"])
         )
         rows.append(
             f"| {_describe(layer)} | {shapes} | {layer.count_params():,} | {inputs}".rstrip() + " |"

@@ -1,4 +1,4 @@
-"""Every sample decoded once and kept as pixels of one size, so that epochs after cost no decoding."""
+"""Samples decoded once and kept as pixels of one size: no epoch waits for a decoder."""
 
 from __future__ import annotations
 

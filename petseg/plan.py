@@ -76,8 +76,8 @@ def make_plan(sources: Iterable[Source], rules: Rules) -> Plan:
     """Look at every file.
 
     Raises:
-        PetsegError: two images have one mask name, no image was found, or a mask was made by
-            another model or with other options.
+        PetsegError: two images have one mask name, an image lies where a mask goes, no image was
+            found, or a mask was made by another model or with other options.
     """
     plan = Plan()
     images: list[Source] = []
@@ -95,7 +95,9 @@ def make_plan(sources: Iterable[Source], rules: Rules) -> Plan:
             if plan.files
             else "no images found: the input is empty"
         )
-    _refuse_collisions(images, keys, rules.maker.names)
+    folders = _folders(images)
+    _refuse_collisions(images, keys, folders, rules.maker.names)
+    _refuse_places(images, keys, folders, rules.folder)
     others: list[str] = []
     for source in images:
         if source.problem is not None:
@@ -175,12 +177,29 @@ def _key(mask: str) -> int:
 
 def _folded(mask: str) -> bytes:
     """File systems may ignore case and Unicode form; a mask must have its name on all of them."""
-    return unicodedata.normalize("NFC", mask.casefold()).encode("utf-8", "surrogateescape")
+    # The Unicode Standard, section 3.13, canonical caseless matching.
+    folded = unicodedata.normalize("NFD", mask).casefold()
+    return unicodedata.normalize("NFD", folded).encode("utf-8", "surrogateescape")
 
 
-def _refuse_collisions(images: list[Source], keys: array[int], names: str) -> None:
+def _folders(images: list[Source]) -> dict[str, int]:
+    """Every folder that masks will lie in, and its key."""
+    found: dict[str, int] = {}
+    for source in images:
+        folder = source.name.rpartition("/")[0]
+        while folder and folder not in found:
+            found[folder] = _key(folder)
+            folder = folder.rpartition("/")[0]
+    return found
+
+
+def _refuse_collisions(
+    images: list[Source], keys: array[int], folders: dict[str, int], names: str
+) -> None:
     values, counts = np.unique(np.frombuffer(keys, np.uint64), return_counts=True)
-    suspects = set(values[counts > 1].tolist())
+    # A mask may also meet a folder: x.jpg gives x.png, and so does x.png/ with an image in it.
+    taken = np.isin(values, np.array([*folders.values()], np.uint64))
+    suspects = set(values[(counts > 1) | taken].tolist())
     if not suspects:
         return
     meeting: dict[bytes, list[str]] = {}
@@ -188,13 +207,51 @@ def _refuse_collisions(images: list[Source], keys: array[int], names: str) -> No
         if key in suspects:
             folded = _folded(steps.mask_name(source.name, names))
             meeting.setdefault(folded, []).append(source.name)
-    groups = [" and ".join(group) for group in meeting.values() if len(group) > 1]
+    for folder, key in folders.items():
+        if key in suspects:
+            meeting.setdefault(_folded(folder), []).append(f"{folder}/")
+    groups = [group for group in meeting.values() if len(group) > 1]
     if not groups:
         return  # two names with one hash
-    raise PetsegError(
-        f"{len(groups)} mask names are claimed more than once: {_some(groups)}"
-        + ("; --names full gives x.jpg.png" if names == "stem" else "; rename them")
+    helps = names == "stem" and all(
+        len({_folded(steps.mask_name(name, "full")) for name in group}) == len(group)
+        for group in groups
     )
+    raise PetsegError(
+        f"{len(groups)} mask names are claimed more than once: "
+        + _some([" and ".join(group) for group in groups])
+        + ("; --names full gives x.jpg.png" if helps else "; rename them")
+    )
+
+
+def _refuse_places(
+    images: list[Source], keys: array[int], folders: dict[str, int], target: Path
+) -> None:
+    """Refuse photos where masks go, whatever glob, list or link led there."""
+    reserved = [folder for folder in folders if _folded(folder) == _folded(masks.RESERVED)]
+    if reserved:
+        raise PetsegError(
+            f"the input has a folder {reserved[0]}/, which would meet {target / masks.RESERVED}, "
+            "where stats and other formats go; rename it"
+        )
+    home = os.path.join(os.path.realpath(target), "")  # noqa: PTH118 - a Path for each is slow
+    folder = real = None
+    inside: list[tuple[Source, int]] = []
+    for source in images:
+        if os.path.dirname(source.path) != folder:  # noqa: PTH120 - as above
+            folder = os.path.dirname(source.path)  # noqa: PTH120 - as above
+            real = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118 - as above
+        assert real is not None
+        if real.startswith(home):
+            file = os.path.basename(source.path)  # noqa: PTH119 - as above
+            inside.append((source, _key(f"{real[len(home) :]}{file}")))
+    places = set(keys) if inside else set()
+    meeting = [source.path for source, key in inside if key in places]
+    if meeting:
+        raise PetsegError(
+            f"{len(meeting)} images lie in {target}, where masks of that name are to go: "
+            f"{_some(meeting)}; choose another folder for the masks"
+        )
 
 
 def _some(lines: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from petseg.classes import SegmentClass
 
 
-def curves(history: Sequence[dict[str, str]], path: Path) -> None:
+def curves(history: Sequence[Mapping[str, str]], path: Path) -> None:
     """Loss and accuracy by epoch, training beside validation, as a PNG."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     FigureCanvasAgg(figure)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import keras
 from tqdm import tqdm
 
 
 class EpochProgress(keras.callbacks.Callback):  # type: ignore[misc]
-    """A tqdm bar that counts images, so that it shows images per second and the time left."""
+    """A tqdm bar that counts images, so that it shows images per second and the time left.
+
+    Leaving its `with` block closes the bar, also where the epoch is interrupted.
+    """
 
     def __init__(self, epoch: int, epochs: int, steps: int, batch_size: int) -> None:
         super().__init__()
@@ -29,5 +32,8 @@ class EpochProgress(keras.callbacks.Callback):  # type: ignore[misc]
             )
         self.bar.update(self.batch_size)
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.bar.close()

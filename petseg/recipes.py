@@ -109,7 +109,9 @@ class TrainConfig:
         if self.weight_decay and self.optimizer != "adamw":
             raise ValueError(f"weight decay needs the optimizer adamw, not {self.optimizer}")
         if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ValueError(f"the norm to clip gradients to must be positive, not {self.clip_norm}")
+            raise ValueError(
+                f"the norm to clip gradients to must be positive, not {self.clip_norm}"
+            )
         if self.warmup_steps < 0:
             raise ValueError(f"warm-up steps cannot be negative: {self.warmup_steps}")
         if self.warmup_steps and self.schedule != "cosine":

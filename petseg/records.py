@@ -29,6 +29,8 @@ _HEADER = struct.Struct(">I4s")
 _CRC = struct.Struct(">I")
 # Far above any record petseg writes.
 _MAX_RECORD_BYTES = 65536
+# Where a mask's text chunk says what it is, behind the PNG's signature, its header and a length.
+_KIND = slice(37, 48)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ def inspect(path: Path) -> tuple[MaskState, Record | None]:
         return MaskState.FOREIGN, None
     chunks = _walk(data, strict=False)
     if chunks.record is None:
-        return MaskState.FOREIGN, None
+        begun = not chunks.whole and _begins_as_ours(data)
+        return (MaskState.CUT if begun else MaskState.FOREIGN), None
     if not chunks.whole:
         return MaskState.CUT, chunks.record
     if chunks.data_crc32 == chunks.record.data_crc32:
@@ -160,6 +163,16 @@ def inspect(path: Path) -> tuple[MaskState, Record | None]:
     # Another program may have packed the same pixels anew.
     same = _decoded_hash(data) == chunks.record.pixels_sha256
     return (MaskState.OURS if same else MaskState.FOREIGN), chunks.record
+
+
+def _begins_as_ours(data: bytes) -> bool:
+    """Whether this may be the start of a mask of ours, up to a record that is not whole.
+
+    What ends before that holds no pixel, and so nobody's work: an empty file, say, that a machine
+    left when it lost its power.
+    """
+    kind = (b"tEXt" + KEYWORD + b"\x00")[: max(0, len(data) - _KIND.start)]
+    return data[: len(_PNG)] == _PNG[: len(data)] and data[_KIND] == kind
 
 
 def _decoded_hash(data: bytes) -> str | None:

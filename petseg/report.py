@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from petseg.runtime import Session
 
 # Seconds are counted in bins 5 % apart, from a microsecond to a quarter of an hour.
 _EDGES = 1e-6 * 1.05 ** np.arange(425)
@@ -95,7 +96,7 @@ class Report:
         peak_memory_bytes: the sum over this process and its workers of each one's largest; None
             where it cannot be known.
         worker_restarts: worker processes that died and were replaced.
-        stopped: None, or why the run ended early: "SIGINT", "SIGTERM" or "--fail-fast".
+        stopped: None, or why the run ended early: "SIGINT", "SIGTERM", "--fail-fast" or "error".
         notes: what happened that the user should know.
     """
 
@@ -121,10 +122,21 @@ class Report:
     stopped: str | None = None
     notes: list[str] = field(default_factory=list)
 
+    def describe(self, session: Session, model: Path, device: str) -> None:
+        """Note what runs, once it is loaded."""
+        self.model_load_seconds = time.perf_counter() - self.started
+        signature = session.signature
+        self.model = {
+            "path": str(model),
+            "hash": signature.graph_hash,
+            "stored": signature.precision,
+        }
+        self.provider, self.precision, self.device = session.provider, session.precision, device
+
     @property
     def exit_code(self) -> int:
         """0 all done; 1 stopped early; 3 some images failed; 130 and 143 after a signal."""
-        by_reason = {"SIGINT": 130, "SIGTERM": 143, "--fail-fast": 1}
+        by_reason = {"SIGINT": 130, "SIGTERM": 143, "--fail-fast": 1, "error": 1}
         if self.stopped is not None:
             return by_reason[self.stopped]
         return 3 if self.counts.failed else 0
@@ -242,12 +254,3 @@ def write_atomically(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def timed(report: Report) -> Iterator[None]:
-    """Keep `wall_seconds` however the run ends."""
-    try:
-        yield
-    finally:
-        report.wall_seconds = time.perf_counter() - report.started

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from petseg.dataset import Split, hash_names
 from petseg.errors import DatasetError
@@ -71,7 +73,7 @@ class RunFolder:
     def begin(self, config: TrainConfig, split: Split, data: Path) -> None:
         """Write what the run is; `config.json` comes last and makes the folder a run."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write_json(self.path / "split.json", asdict(split))
+        _write_json(self.path / "split.json", asdict(split))
         values = {
             **config.to_json(),
             "data": str(data.resolve()),
@@ -80,7 +82,7 @@ class RunFolder:
                 "validation": hash_names(split.validation),
             },
         }
-        self.write_json(self.config_file, values)
+        _write_json(self.config_file, values)
 
     def config(self) -> TrainConfig:
         """The configuration the run was begun with.
@@ -89,7 +91,7 @@ class RunFolder:
             DatasetError: there is none, or it is not one.
         """
         try:
-            return TrainConfig.from_json(self._read_json(self.config_file))
+            return TrainConfig.from_json(_read_json(self.config_file))
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
                 f"{self.config_file} is not a run's configuration: {error!r}"
@@ -97,7 +99,7 @@ class RunFolder:
 
     def data(self) -> Path | None:
         """The data set the run was begun with, or None if it does not say."""
-        data = self._read_json(self.config_file).get("data")
+        data = _read_json(self.config_file).get("data")
         return None if data is None else Path(data)
 
     def split(self) -> Split:
@@ -108,7 +110,7 @@ class RunFolder:
         """
         path = self.path / "split.json"
         try:
-            return Split(**{part: tuple(names) for part, names in self._read_json(path).items()})
+            return Split(**{part: tuple(names) for part, names in _read_json(path).items()})
         except TypeError as error:
             raise DatasetError(f"{path} is not a run's split: {error}") from error
 
@@ -119,39 +121,121 @@ class RunFolder:
             return None, 0
         return found[-1], int(found[-1].stem.rpartition("-")[2])
 
-    def keep_epoch(
-        self, history: Sequence[Row], save: Callable[[Path], None], checkpoint: bool = True
-    ) -> None:
-        """Write the history, then the checkpoint of its last row, then remove older ones.
-
-        The checkpoint is what counts: killed before it is there, the run goes on from the one
-        before, and the row that has none is written again.
-        """
-        with _replacing(self.path / "history.csv") as temporary:
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, HISTORY_FIELDS)
-                writer.writeheader()
-                writer.writerows(history)
-        path = self.path / f"checkpoint-{len(history):04d}.keras"
-        with _replacing(path) as temporary:
-            save(temporary)
-        self.remove_checkpoints(keep=path)
-
     def history(self) -> list[Row]:
         """A row an epoch, up to the newest checkpoint.
 
         Raises:
-            DatasetError: it cannot be read or lacks an epoch.
+            DatasetError: the file cannot be read.
         """
         done = self.checkpoint()[1]
         path = self.path / "history.csv"
-        rows: list[Row] = []
-        if done:
+        if not done:
+            return []
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                return [row for row in csv.DictReader(file) if int(row["epoch"]) <= done]
+        except (OSError, csv.Error, KeyError, ValueError) as error:
+            raise DatasetError(f"cannot read {path}: {error!r}") from error
+
+    def keep_epoch(self, done: int, history: Sequence[Row], save: Callable[[Path], None]) -> None:
+        """Write the history, then the checkpoint of its last row, then remove older checkpoints.
+
+        The checkpoint is what counts: killed before it is there, the run goes on from the one
+        before, and the row that has none is written again.
+
+        Args:
+            done: epochs the checkpoint holds.
+            history: a row for each of them.
+            save: writes the checkpoint to a path.
+        """
+        with (
+            replacing(self.path / "history.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, HISTORY_FIELDS)
+            writer.writeheader()
+            writer.writerows(history)
+        path = self.path / f"checkpoint-{done:04d}.keras"
+        with replacing(path) as temporary:
+            save(temporary)
+        self._remove_checkpoints(keep=path)
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Write the metrics, which makes the run a finished one, and remove the checkpoint."""
+        _write_json(self.metrics_file, metrics)
+        self._remove_checkpoints(keep=None)
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written, decoded pixels included."""
+        for path in self.path.glob(f"{_PARTIAL}*"):
+            path.unlink()
+        # A system that keeps mapped files from being removed leaves them to the next sweep.
+        shutil.rmtree(self.pixels, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process out of the folder; the lock goes with the process.
+
+        Raises:
+            DatasetError: another process is at work on the run.
+        """
+        with self.config_file.open() as file:
             try:
-                with path.open(newline="", encoding="utf-8") as file:
-                    rows = list(csv.DictReader(file))[:done]
-            except (OSError, csv.Error) as error:
-                raise DatasetError(f"cannot read {path}: {error}") from error
-        if [row.get("epoch") for row in rows] != [str(epoch + 1) for epoch in range(done)]:
-            raise DatasetError(f"{path} lacks some of the {done} epochs the checkpoint holds")
-        return rows
+                _lock(file)
+            except OSError as error:
+                raise DatasetError(
+                    f"another process is training in {self.path}; wait for it, or stop it first"
+                ) from error
+            yield
+
+    def _remove_checkpoints(self, keep: Path | None) -> None:
+        for path in self.path.glob("checkpoint-*.keras"):
+            if path != keep:
+                path.unlink()
+
+
+def newest_unfinished(runs: Path) -> RunFolder:
+    """The run below `runs` that was begun last and is not finished.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    folders = [RunFolder(path.parent) for path in runs.glob("*/config.json")]
+    unfinished = [folder for folder in folders if not folder.finished]
+    if not unfinished:
+        raise DatasetError(f"there is no unfinished run in {runs.resolve()}; name one with --out")
+    return max(unfinished, key=lambda folder: folder.config_file.stat().st_mtime_ns)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to, which then takes the place of `path`: that is whole or not there."""
+    temporary = path.with_name(_PARTIAL + path.name)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise DatasetError(f"{path} holds no JSON object")
+    return values
+
+
+def _lock(file: IO[str]) -> None:
+    """Take the file's lock or raise OSError.  Windows has no fcntl and goes without."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

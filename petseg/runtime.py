@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import importlib.metadata
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from petseg.errors import ModelError, ProviderError
+from petseg.machine import usable_cores
 from petseg.signature import INPUT, MASK, PROBABILITIES, Signature
 
 PROVIDERS = ("auto", "cuda", "cpu")
@@ -28,15 +29,23 @@ _CUDA_OPTIONS = {
     "cudnn_conv_use_max_workspace": "1",
     "do_copy_in_default_stream": "1",
 }
+# A run raises one of the first two, the making of a buffer the last.
+_RUN_ERRORS = (
+    ort.capi.onnxruntime_pybind11_state.RuntimeException,
+    ort.capi.onnxruntime_pybind11_state.Fail,
+    RuntimeError,
+)
 _OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "cuda_error_out_of_memory")
 
 
 class Session(Protocol):
     """What an engine needs of a session."""
 
+    signature: Signature
     provider: str
     precision: str
     batch_size: int
+    notes: list[str]
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """RGB uint8 (N, S, S, 3) to probabilities uint8 (N, C, S, S); N <= batch_size."""
@@ -91,7 +100,7 @@ class OrtSession:
             part = images[first : first + self.batch_size]
             try:
                 parts.append(self._run_padded(part))
-            except ort.capi.onnxruntime_pybind11_state.RuntimeException as error:
+            except _RUN_ERRORS as error:
                 self._halve(error)
                 continue
             first += len(part)
@@ -184,7 +193,9 @@ def _cuda_problem() -> str | None:
         return f"no NVIDIA driver ({driver} cannot be loaded)"
     # From 1.27 on onnxruntime-gpu is built for CUDA 13, before that for CUDA 12.
     major = 13 if tuple(map(int, ort.__version__.split(".")[:2])) >= (1, 27) else 12
-    ort.preload_dlls()
+    # It prints what it cannot load; stdout is for results.
+    with contextlib.redirect_stdout(sys.stderr):
+        ort.preload_dlls()
     for library in (f"libcublas.so.{major}", "libcudnn.so.9"):
         if sys.platform == "linux" and not _loads(library):
             return f"{library} is missing; pip install 'petseg[cuda{major}]'"
@@ -240,10 +251,3 @@ def _check_interface(session: ort.InferenceSession, signature: Signature, model:
     }
     if found != expected:
         raise ModelError(f"{model}: expected inputs and outputs {expected}, found {found}")
-
-
-def usable_cores() -> int:
-    """Cores this process may use; a container or `taskset` may leave fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

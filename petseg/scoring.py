@@ -85,7 +85,7 @@ def score_folders(
             else:
                 total += result
     if problems:
-        raise DatasetError(f"cannot score {_first(problems, 'pairs')}")
+        raise DatasetError(f"cannot score {_first(problems, 'pair')}")
     return FolderScores(len(chosen), total, evaluation.scores(total, classes))
 
 
@@ -112,7 +112,7 @@ def _match(
             raise DatasetError(f"there are no .png files in {folder}")
     wanted = mask_names | trimap_names if names is None else set(names)
     problems = [
-        f"{_first(sorted(wanted - there), 'names')} without a {what} in {folder}"
+        f"{_first(sorted(wanted - there), 'name')} without a {what} in {folder}"
         for what, folder, there in (("mask", masks, mask_names), ("trimap", trimaps, trimap_names))
         if wanted - there
     ]
@@ -124,4 +124,5 @@ def _match(
 
 def _first(items: Sequence[str], unit: str) -> str:
     more = "; ..." if len(items) > _NAMED else ""
-    return f"{len(items)} {unit} ({'; '.join(items[:_NAMED])}{more})"
+    plural = "" if len(items) == 1 else "s"
+    return f"{len(items)} {unit}{plural} ({'; '.join(items[:_NAMED])}{more})"

@@ -71,8 +71,10 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
         if here in above:
             return  # a link to a folder that is already being walked
         with os.scandir(folder) as entries:
-            names = sorted((entry.name, entry.is_dir()) for entry in entries)
+            names = sorted((entry.name, _is_folder(entry)) for entry in entries)
     except OSError as error:
+        if not prefix:
+            raise PetsegError(f"cannot read the folder {folder}: {error.strerror}") from error
         yield Source(folder, prefix, True, f"the folder cannot be read: {error.strerror}")
         return
     for name, is_dir in names:
@@ -81,6 +83,13 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
             yield from _walk(path, f"{prefix}{name}/", (*above, here))
         else:
             yield _source(path, prefix + name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link in a circle, or into a folder that may not be entered
 
 
 def _source(path: str, name: str) -> Source:
@@ -114,13 +123,17 @@ def _from_glob(pattern: str) -> Iterator[Source]:
 
 def _from_list(folder: Path, list_file: Path) -> Iterator[Source]:
     try:
-        text = list_file.read_text(encoding="utf-8", errors="surrogateescape")
+        # Some editors begin a file with a byte order mark.
+        text = list_file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise PetsegError(f"cannot read the list {list_file}: {error.strerror}") from error
+    if "\0" in text:
+        raise PetsegError(f"the list {list_file} is no text in UTF-8")
     if not folder.is_dir():
         raise PetsegError(f"{folder} is not a folder; a list's paths are looked for below it")
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return _listed(folder, lines)
+    lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
+    # What is named twice is done once.
+    return _listed(folder, list(dict.fromkeys(lines)))
 
 
 def _listed(folder: Path, lines: list[str]) -> Iterator[Source]:
@@ -128,7 +141,7 @@ def _listed(folder: Path, lines: list[str]) -> Iterator[Source]:
     for line in lines:
         word = line.split()[0]
         choices = (line.strip(), word, f"{word}.jpg")
-        name = next((choice for choice in choices if (folder / choice).exists()), line.strip())
+        name = next((one for one in choices if os.path.exists(folder / one)), line.strip())  # noqa: PTH110 - Path.exists raises where a name is too long
         relative = Path(os.path.normpath(name))
         if relative.is_absolute() or ".." in relative.parts:
             raise PetsegError(f"the list names {name}, which does not lie below {folder}")

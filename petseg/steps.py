@@ -129,10 +129,13 @@ def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -
         ids = transforms.to_source(probabilities, photo.height, photo.width)
     else:
         ids = transforms.to_source(probabilities, job.model_size, job.model_size)
-    for extra in job.formats:
-        chosen = masks.EXTRA[extra]
+    for chosen in masks.EXTRA.values():
         beside = extra_path(job.masks, chosen, name)
-        _put(beside, chosen.encode(ids, job.classes), job.temporary)
+        if chosen.name in job.formats:
+            _put(beside, chosen.encode(ids, job.classes), job.temporary)
+        else:
+            # One of an earlier mask would pass for this one's.
+            beside.unlink(missing_ok=True)
     png = masks.encode_index(ids, job.classes)
     record = Record(
         image=photo.identity,
@@ -156,7 +159,8 @@ def mask_name(name: str, names: str) -> str:
 
 def extra_path(folder: Path, chosen: masks.MaskFormat, name: str) -> Path:
     """Where an extra format of the mask `name` lies: `masks/petseg/color/a/x.png`."""
-    return folder / "petseg" / chosen.name / (name.removesuffix(masks.INDEX.suffix) + chosen.suffix)
+    beside = folder / masks.RESERVED / chosen.name
+    return beside / (name.removesuffix(masks.INDEX.suffix) + chosen.suffix)
 
 
 def _check_place(target: Path, job: Job) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import urllib.error
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def convolutions(model: keras.Model) -> dict[str, keras.Layer]:
-    """Every layer with a kernel, by its path: `block1_conv1`, ..., `connect_1/upsample`, ..., `head`.
+    """Every layer with a kernel, by its path, in the order of the forward pass.
 
-    The order is that of the forward pass.
+    `block1_conv1`, ..., `connect_1/upsample`, `connect_1/refine`, ..., `head`.
     """
     found: dict[str, keras.Layer] = {}
     encoder = model.get_layer("encoder")
@@ -36,6 +37,18 @@ def convolutions(model: keras.Model) -> dict[str, keras.Layer]:
         else:
             found[layer.name] = layer
     return found
+
+
+def check(encoder_weights: str, init: str | None) -> None:
+    """Raise at once what a run would otherwise raise after all its photos were decoded.
+
+    Raises:
+        DatasetError: the weights cannot be downloaded or read.
+    """
+    if init is None:
+        _encoder_arrays(encoder_weights)
+    elif not Path(init).exists():
+        raise DatasetError(f"cannot start from {init}: it does not exist")
 
 
 def initialize(
@@ -81,8 +94,8 @@ def initialize(
     for name in drawn:
         _draw_he_normal(layers[name], random)
     _scale_to_unit_rms(model, [name for name in drawn if name.startswith("block")], images)
-    loaded = ", ".join(given) or "none"
-    return f"loaded from {encoder_weights}: {loaded}; drawn: {', '.join(drawn) or 'none'}"
+    loaded = f"loaded from {encoder_weights}: {', '.join(given)}; " if given else ""
+    return f"{loaded}drawn: {', '.join(drawn)}"
 
 
 def _encoder_arrays(encoder_weights: str) -> dict[str, list[NDArray[np.float32]]]:
@@ -106,10 +119,12 @@ def _imagenet() -> dict[str, list[NDArray[np.float32]]]:
     import keras
 
     try:
-        vgg16 = keras.applications.VGG16(include_top=False, weights="imagenet")
-    # Keras wraps a failed download in a bare Exception that names the address.
-    except (OSError, urllib.error.URLError, Exception) as error:
-        if not isinstance(error, OSError) and "URL fetch failure" not in str(error):
+        # Keras draws its download's progress on stdout, which is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            vgg16 = keras.applications.VGG16(include_top=False, weights="imagenet")
+    # A failed download is a bare Exception that names the address.
+    except Exception as error:
+        if "URL fetch failure" not in str(error):
             raise
         raise DatasetError(
             f"VGG16's ImageNet weights cannot be downloaded ({error}); give a file with "
@@ -211,7 +226,9 @@ def assign(model: keras.Model, arrays: dict[str, list[NDArray[np.float32]]], pat
         ModelError: other layers or shapes than the network's; nothing was set.
     """
     layers = convolutions(model)
-    expected = {name: [tuple(part.shape) for part in layer.weights] for name, layer in layers.items()}
+    expected = {
+        name: [tuple(part.shape) for part in layer.weights] for name, layer in layers.items()
+    }
     found = {name: [part.shape for part in pair] for name, pair in arrays.items()}
     different = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
     if different:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-TINY_SIZE = 64
-TINY_FILTERS = (4, 4, 8, 8, 8)
+SIZE = 64
+FILTERS = (4, 4, 8, 8, 8)
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +19,8 @@ def tiny_keras(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from petseg import model, weights
     from petseg_export.parity import draw_images
 
-    network = model.build_segmenter(model.Architecture(TINY_SIZE, filters=TINY_FILTERS))
-    pixels = keras.ops.convert_to_numpy(model.preprocess(draw_images(TINY_SIZE, seed=1)))
+    network = model.build_segmenter(model.Architecture(SIZE, filters=FILTERS))
+    pixels = model.preprocess(draw_images(SIZE, seed=1))
     weights.initialize(network, "none", pixels, seed=5)
     random = np.random.default_rng(5)
     for layer in weights.convolutions(network).values():
@@ -47,3 +47,33 @@ def tiny_model(tiny_keras: Path) -> Path:
     path = tiny_keras.with_name("tiny.onnx")
     export(tiny_keras, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set in Oxford-IIIT Pet's layout: 24 drawn pets, all in list.txt and trainval.txt."""
+    import numpy as np
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("pets")
+    (root / "images").mkdir()
+    (root / "annotations" / "trimaps").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    names = [f"pet_{index}" for index in range(24)]
+    for name in names:
+        height, width = random.integers(60, 120, 2)
+        y, x = np.mgrid[:height, :width]
+        middle = random.uniform(0.3, 0.7, 2) * (height, width)
+        distance = np.hypot(y - middle[0], x - middle[1])
+        radius = random.uniform(15, 30)
+        trimap = np.select([distance < radius - 3, distance < radius + 3], [1, 3], 2)
+        colors = random.integers(0, 256, (4, 3))
+        photo = np.clip(colors[trimap] + random.normal(0, 20, (height, width, 3)), 0, 255)
+        Image.fromarray(photo.astype(np.uint8)).save(root / "images" / f"{name}.jpg")
+        Image.fromarray(trimap.astype(np.uint8)).save(
+            root / "annotations" / "trimaps" / f"{name}.png"
+        )
+    for listed in ("list.txt", "trainval.txt"):
+        lines = ["#Image CLASS-ID SPECIES BREED ID", *(f"{name} 1 1 1" for name in names)]
+        (root / "annotations" / listed).write_text("\n".join(lines) + "\n")
+    return root

@@ -102,8 +102,9 @@ def test_the_demo_with_a_folder_of_ones_own(
     assert (tmp_path / "demo/masks-my photos/a.png").stat().st_mtime_ns == made
 
 
-def test_the_demo_that_cannot_run_says_so(tmp_path: Path) -> None:
-    done = _run(tmp_path, tmp_path / "nowhere")
+def test_the_demo_that_cannot_run_says_so(tiny_model: Path, tmp_path: Path) -> None:
+    done = _run(tmp_path, tmp_path / "nowhere", "--model", tiny_model)
     assert done.returncode == 1
     assert "nowhere" in done.stderr
-    assert not (tmp_path / "demo").exists()
+    assert "Look at" not in done.stdout
+    assert not list(tmp_path.rglob("*.png"))

@@ -23,17 +23,19 @@ PACKAGES = {"petseg": ROOT / "petseg", "petseg_export": ROOT / "export" / "petse
 LAYERS = (
     "petseg petseg.errors petseg.classes petseg.signature",
     "petseg.sources petseg.imageio petseg.transforms petseg.masks petseg.records petseg.evaluation"
-    " petseg.plots petseg.report petseg.weights petseg.augmentation petseg.recipes petseg.hardware"
-    " petseg.progress petseg.sharedbuffer petseg.temporary",
-    "petseg.steps petseg.runtime",
-    "petseg.dataset petseg.model petseg.batches petseg.scoring petseg.engines petseg.plan",
+    " petseg.plots petseg.weights petseg.augmentation petseg.recipes petseg.hardware"
+    " petseg.machine petseg.progress petseg.sharedbuffer petseg.temporary petseg.download",
+    "petseg.steps petseg.runtime petseg.report",
+    "petseg.dataset petseg.pixels petseg.model petseg.batches petseg.scoring petseg.runs"
+    " petseg.validation petseg.engines petseg.plan petseg.batch_config",
     "petseg.training petseg.batch",
     "petseg.cli.common",
     "petseg.cli petseg_export",
 )
 # Which modules may name a package, late imports and those for types alone included.
 USERS = {
-    "keras": "petseg.model petseg.batches petseg.progress petseg.weights petseg.training petseg_export",
+    "keras": "petseg.model petseg.batches petseg.validation petseg.progress petseg.weights"
+    " petseg.training petseg_export",
     "tensorflow": "petseg.training petseg_export",
     "tf2onnx": "petseg_export",
     "onnx": "petseg.weights petseg_export",
@@ -159,7 +161,8 @@ def test_a_batch_run_loads_no_training_package(tiny_model: Path, tmp_path: Path)
         *(sys.executable, "-c", "from petseg.cli.batch import main; main()"),
         *(str(images), str(tmp_path / "masks"), "--model", str(tiny_model)),
     ]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "traps")}
+    path = os.pathsep.join([str(tmp_path / "traps"), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "masks").glob("*.png"))) == 4

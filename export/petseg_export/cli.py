@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from petseg.cli.common import OK, exits
+from petseg.cli.quiet import quiet_import
 from petseg.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -55,11 +56,11 @@ def main(
     """Write a trained network to MODEL.onnx, if it computes there what it computes in Keras."""
     if target.suffix != ".onnx":
         raise click.BadParameter(f"{target} does not end in .onnx", param_hint="MODEL.onnx")
-    # The conversion is TensorFlow's, whatever the network was trained on; it has nothing to say.
+    # The conversion is TensorFlow's, whatever the network was trained on.
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        from petseg_export import convert, trained
+        with quiet_import():
+            from petseg_export import convert, trained
     except ModuleNotFoundError as error:
         if error.name not in _PACKAGES:
             raise

@@ -6,7 +6,7 @@ it, so that whoever runs it cannot do them differently.
 
 from __future__ import annotations
 
-import os
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ import petseg
 from petseg import signature
 from petseg.errors import ModelError
 from petseg.model import Architecture, preprocess
+from petseg.runs import replacing
 from petseg.signature import INPUT, MASK, PROBABILITIES, Signature
 from petseg_export import graph, parity, trained
 
@@ -64,7 +65,7 @@ def export(
     Raises:
         ModelError: the source cannot be exported, the target cannot be written, or the result is
             out of `parity.BOUNDS`.
-        DatasetError: `data` does not hold 32 photos.
+        DatasetError: the source's run or `data` is damaged, or `data` holds fewer than 32 photos.
     """
     if not target.parent.is_dir():
         raise ModelError(f"cannot write {target}: there is no folder {target.parent}")
@@ -79,21 +80,19 @@ def export(
     about = _describe(model, precision, layers, graph_hash)
     onnx.helper.set_model_props(file, dict(signature.to_metadata(about)))
     content = file.SerializeToString()
-    # Reads the file as petseg-batch will, and with it the hash of the graph as it is stored.
-    signature.parse(content)
+    # Read as petseg-batch will read it: this also compares the hash with the graph as it is stored.
+    about = signature.parse(content)
     found = parity.compare(model.network, content, images)
     parity.check(found, precision)
-    _write_atomically(target, content)
+    _write(target, content)
     return ExportResult(target, len(content), about, found)
 
 
 def hide_gpus() -> None:
     """Keep TensorFlow from taking all memory of every GPU for a conversion on the CPU."""
-    try:
+    # A RuntimeError says that TensorFlow was in use before; then it holds what it holds.
+    with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
-        # TensorFlow was in use before, and holds what it holds.
-        pass
 
 
 def convert(
@@ -168,12 +167,9 @@ def _describe(
     )
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+def _write(path: Path, content: bytes) -> None:
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise ModelError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

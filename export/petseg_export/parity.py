@@ -57,9 +57,7 @@ def compare(network: keras.Model, model: bytes, images: NDArray[np.uint8]) -> Pa
     for first in range(0, len(images), _BATCH):
         batch = images[first : first + _BATCH]
         mask, probabilities = session.run([MASK, PROBABILITIES], {INPUT: batch})
-        expected = np.asarray(
-            network.predict_on_batch(keras.ops.convert_to_numpy(preprocess(batch)))
-        )
+        expected = network.predict_on_batch(preprocess(batch))
         planes = np.rint(255 * expected.transpose(0, 3, 1, 2)).astype(np.int16)
         difference = max(difference, int(np.abs(planes - probabilities).max()))
         equal += int((mask == expected.argmax(axis=-1)).sum())
@@ -105,7 +103,7 @@ def read_images(root: Path, size: int) -> NDArray[np.uint8]:
 
 
 def draw_images(size: int, count: int = IMAGES, seed: int = 0) -> NDArray[np.uint8]:
-    """Seeded pictures uint8 (count, size, size, 3): colour gradients with soft-edged shapes on them.
+    """Seeded pictures, uint8 (count, size, size, 3): soft shapes on gradients of colour.
 
     Noise would not do: its averages are alike everywhere, and so would be what a network sees.
     """

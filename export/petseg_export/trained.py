@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,12 @@ import keras
 
 from petseg import weights
 from petseg.classes import PET_CLASSES, SegmentClass
+from petseg.dataset import hash_names
 from petseg.errors import ModelError
 from petseg.imageio import DECODER
 from petseg.model import VGG16_DEPTHS, Architecture, build_segmenter
-from petseg.recipes import TrainConfig
+from petseg.runs import RunFolder
 from petseg.transforms import RESIZE_FILTER
-
-MODEL, CONFIG, METRICS = "model.keras", "config.json", "metrics.json"
 
 # What may differ between two networks that compute the same in float32.
 _NOT_COMPARED = {"dtype", "trainable", "kernel_initializer", "bias_initializer"}
@@ -52,13 +51,14 @@ def newest_run(runs: Path) -> Path:
     Raises:
         ModelError: there is no finished run.
     """
-    finished = sorted(runs.glob(f"*/{METRICS}"), key=lambda path: path.stat().st_mtime_ns)
+    folders = [RunFolder(path) for path in runs.glob("*/")]
+    finished = [folder for folder in folders if folder.metrics_file.exists()]
     if not finished:
         raise ModelError(
-            f"no finished run below {runs}: train one with petseg-train, or name a run, a .keras "
-            "or an .onnx file with --from"
+            f"there is no finished run in {runs.resolve()}: train one with petseg-train, or name "
+            "a run, a .keras or an .onnx file with --from"
         )
-    return finished[-1].parent
+    return max(finished, key=lambda folder: folder.metrics_file.stat().st_mtime_ns).path
 
 
 def load(source: Path) -> Trained:
@@ -66,9 +66,10 @@ def load(source: Path) -> Trained:
 
     Raises:
         ModelError: none of these, damaged, unfinished, or a model that is not petseg's network.
+        DatasetError: the run's configuration or split is damaged.
     """
     if source.is_dir():
-        return _load_run(source)
+        return _load_run(RunFolder(source))
     if not source.exists():
         raise ModelError(f"there is no model {source}")
     if source.suffix == ".onnx":
@@ -78,31 +79,30 @@ def load(source: Path) -> Trained:
     raise ModelError(f"expected a run folder, a .keras or an .onnx file, found {source}")
 
 
-def _load_run(run: Path) -> Trained:
-    if not (run / METRICS).exists():
+def _load_run(folder: RunFolder) -> Trained:
+    if not folder.metrics_file.exists():
         raise ModelError(
-            f"{run} is not a finished run: it has no {METRICS}; finish it with "
-            f"petseg-train --resume {run}"
+            f"{folder.path} is not a finished run: it has no {folder.metrics_file.name}; finish "
+            "it with petseg-train --resume, or name a .keras file"
         )
-    values = _read_json(run / CONFIG)
+    config, split = folder.config(), folder.split()
     try:
-        split_hash = values.pop("split_hash")
-        config = TrainConfig.from_json(values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{run / CONFIG} is not a run's configuration: {error!r}") from error
-    network, architecture = _rebuild(run / MODEL)
+        metrics = json.loads(folder.metrics_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {folder.metrics_file}: {error}") from error
+    network, architecture = _rebuild(folder.model_file)
     if architecture.classes != len(config.classes):
         raise ModelError(
-            f"{run / MODEL} tells {architecture.classes} classes apart, "
-            f"{run / CONFIG} names {len(config.classes)}"
+            f"{folder.model_file} tells {architecture.classes} classes apart, "
+            f"{folder.config_file} names {len(config.classes)}"
         )
     recipe = config.to_json()
+    # Where files lay on the machine of the run is nobody else's business.
     for key in ("encoder_weights", "init"):
-        # Where a file lay says nothing on another machine; its name may.
         recipe[key] = recipe[key] and Path(recipe[key]).name
-    return Trained(
-        network, architecture, config.classes, recipe, split_hash, _read_json(run / METRICS)
-    )
+    metrics.pop("broken", None)
+    split_hash = {part: hash_names(names) for part, names in asdict(split).items()}
+    return Trained(network, architecture, config.classes, recipe, split_hash, metrics)
 
 
 def _load_keras(path: Path) -> Trained:
@@ -130,16 +130,6 @@ def _load_onnx(path: Path) -> Trained:
         about.resize_filter,
         about.decoder,
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{path} holds no JSON object")
-    return values
 
 
 def _rebuild(path: Path) -> tuple[keras.Model, Architecture]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,11 +92,12 @@ def main(quiet: bool, as_json: bool, **options: Any) -> int:
     """
     from tqdm import tqdm
 
-    from petseg.batch import BatchConfig, run_batch
+    from petseg.batch import run_batch
+    from petseg.batch_config import BatchConfig
 
     def say(line: str) -> None:
         if not quiet:
-            tqdm.write(line, file=click.get_text_stream("stderr"))
+            tqdm.write(line, file=sys.stderr)
 
     bar: Any = None
 

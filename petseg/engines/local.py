@@ -8,6 +8,7 @@ is written; there are as many images under way as slots, and so memory is bounde
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -140,10 +141,9 @@ class _Run:
             if flight is None:
                 return
             worker.tasks.append(flight)
-            try:
+            # Where it is dead, `_collect` buries it, after what it had to say before.
+            with contextlib.suppress(OSError):
                 worker.pipe.send(flight.next_task)
-            except OSError:
-                self._bury(worker)
 
     def _next(self) -> _Flight | None:
         if self.todo is None or not self.free:
@@ -180,10 +180,12 @@ class _Run:
                 reply = worker.pipe.recv()
             except (EOFError, OSError):
                 self._bury(worker)
-            else:
-                worker.answered = True
-                worker.peak_memory = reply.peak_memory or 0
-                self._replied(worker.tasks.popleft(), reply)
+                continue
+            if reply is None:
+                worker.ready = True
+                continue
+            worker.peak_memory = reply.peak_memory or 0
+            self._replied(worker.tasks.popleft(), reply)
 
     def _replied(self, flight: _Flight, reply: Reply) -> None:
         if reply.stop is not None:
@@ -212,9 +214,10 @@ class _Run:
     def _bury(self, worker: Worker[_Flight]) -> None:
         """A worker died: the image it was at has failed, those behind it go to another."""
         ended = self.pool.replace(worker)
-        if worker.tasks:
+        # One that never was ready had not begun.
+        if worker.ready and worker.tasks:
             flight = worker.tasks.popleft()
             verb = "reading it" if flight.photo is None else "writing its mask"
             problem = f"a worker process died ({ended}) while {verb}"
             self._end(flight, Outcome(flight.work, "failed", problem))
-            self.waiting.extend(worker.tasks)
+        self.waiting.extend(worker.tasks)

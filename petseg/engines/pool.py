@@ -1,5 +1,7 @@
-"""Worker processes, each with a pipe of its own: one that is killed takes nothing with it but the
-task it was at."""
+"""Worker processes, each with a pipe of its own.
+
+One that is killed takes nothing with it but the task it was at.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,22 @@ from petseg.steps import Job
 
 T = TypeVar("T")
 
-# Workers that die one after the other without ever answering will not do better the next time.
+# Workers that die one after the other before they are ready will not do better the next time.
 _MOST_STILLBORN = 3
 _PATIENCE_SECONDS = 0.5
 
 
 @dataclass(eq=False)
 class Worker(Generic[T]):
-    """A process, our end of its pipe, and what it was handed and has not answered, oldest first."""
+    """A process, our end of its pipe, and what it was handed and has not answered, oldest first.
+
+    It is ready once it has said so, by sending None.
+    """
 
     process: BaseProcess
     pipe: Connection
     tasks: deque[T] = field(default_factory=deque)
-    answered: bool = False
+    ready: bool = False
     peak_memory: int = 0
 
 
@@ -66,15 +71,15 @@ class Pool(Generic[T]):
         """Put a new worker in a dead one's place; returns how the old one ended.
 
         Raises:
-            PetsegError: several died before they did anything at all.
+            PetsegError: several died before they were ready to do anything.
         """
         dead.process.join()
         code = dead.process.exitcode or 0
         dead.pipe.close()
         ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        self._stillborn = 0 if dead.answered else self._stillborn + 1
+        self._stillborn = 0 if dead.ready else self._stillborn + 1
         if self._stillborn > _MOST_STILLBORN:
-            raise PetsegError(f"worker processes die before their first image ({ended})")
+            raise PetsegError(f"worker processes die before they are ready ({ended})")
         self.workers[self.workers.index(dead)] = self._start()
         self.restarts += 1
         return ended

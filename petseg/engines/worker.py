@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg import hardware, steps
+from petseg import machine, steps
 from petseg.errors import ImageError
 from petseg.sharedbuffer import SharedBuffer
 from petseg.steps import Job, MaskKeptError, Photo
@@ -90,17 +90,14 @@ def work(connection: Connection, slots: Slots, job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     images, probabilities = slots.arrays()
-    while True:
-        try:
+    try:
+        connection.send(None)  # ready
+        while True:
             task = connection.recv()
-        except (EOFError, OSError):
-            return
-        started = time.process_time()
-        reply = _serve(task, images, probabilities, job, started)
-        try:
-            connection.send(reply)
-        except OSError:
-            return
+            started = time.process_time()
+            connection.send(_serve(task, images, probabilities, job, started))
+    except (EOFError, OSError):
+        return  # `_serve` lets none of these out: the parent is gone
 
 
 def _serve(
@@ -126,6 +123,4 @@ def _serve(
     except OSError as error:
         # Reading turns its own into ImageError: this one is the masks' file system.
         stop = f"cannot write {error.filename or job.masks}: {error.strerror}"
-    return Reply(
-        time.process_time() - started, photo, problem, kept, stop, hardware.peak_memory()
-    )
+    return Reply(time.process_time() - started, photo, problem, kept, stop, machine.peak_memory())

@@ -1,0 +1,171 @@
+"""What the contestants share: their arguments, the line they print, and steps two of them take.
+
+A contestant is a script.  bench.py starts it in a process of its own with photos, an empty folder
+for masks, a model and a provider; on stdout it prints one line of JSON, `say`'s or `skip`'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from petseg import imageio, transforms
+from petseg.classes import SegmentClass, ids_to_values
+from petseg.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from petseg_export.trained import Trained
+
+# The article's; and how many photos, about, are done before the clock starts.
+BATCH = 8
+# What petseg[train] and petseg[export] bring.
+OPTIONAL = ("tensorflow", "keras", "onnx", "tf2onnx", "petseg_export")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a contestant has to do.
+
+    Attributes:
+        photos: a folder of nothing but photos, `00000.jpg` and so on.
+        masks: an empty folder for `00000.png` and so on, each of its photo's size.
+        model: a petseg ONNX file, the weights of all contestants.
+        provider: "cpu" or "cuda".
+        started: `time.time()` when the process was started.
+    """
+
+    photos: Path
+    masks: Path
+    model: Path
+    provider: str
+    started: float
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A contestant whose model is loaded.
+
+    Attributes:
+        work: writes the masks of some photos into a folder, and returns the seconds that count.
+        provider: what it computes on.
+        precision: what it computes in.
+    """
+
+    work: Callable[[list[Path], Path], float]
+    provider: str
+    precision: str
+
+
+def arguments() -> Task:
+    """The task, from the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("masks", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--provider", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--started", type=float, default=time.time())
+    return Task(**vars(parser.parse_args()))
+
+
+def compete(load: Callable[[Task], Ready]) -> None:
+    """Load, warm up on a few photos, then do them all against the clock."""
+    task = arguments()
+    try:
+        ready = load(task)
+    except MissingPackageError as error:
+        return skip(str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in OPTIONAL:
+            raise
+        return skip(f"{error.name} is not installed: pip install 'petseg[export]'")
+    loaded = time.time()
+    photos = sorted(task.photos.iterdir())
+    with tempfile.TemporaryDirectory() as scratch:
+        # A full batch, and one like the last: no new shape will meet the clock.
+        ready.work(photos[: BATCH + len(photos) % BATCH], Path(scratch))
+    warm = time.time()
+    seconds = ready.work(photos, task.masks)
+    return say(
+        seconds=seconds,
+        start_up_seconds=loaded - task.started,
+        warm_up_seconds=warm - loaded,
+        provider=ready.provider,
+        precision=ready.precision,
+    )
+
+
+def say(
+    seconds: float, start_up_seconds: float, warm_up_seconds: float, provider: str, precision: str
+) -> None:
+    """Print the outcome: the seconds that count, those that do not, and what it was computed on."""
+    print(json.dumps(locals()), flush=True)
+
+
+def skip(reason: str) -> None:
+    """Print why this contestant cannot take part here."""
+    print(json.dumps({"skipped": reason}), flush=True)
+
+
+def keras_network(task: Task) -> tuple[Trained, str]:
+    """The model rebuilt in Keras, float32, on TensorFlow; and the provider that TensorFlow uses."""
+    import tensorflow as tf
+
+    if task.provider == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    from petseg_export import trained
+
+    on_gpu = bool(tf.config.get_visible_devices("GPU"))
+    return trained.load(task.model), "cuda" if on_gpu else "cpu"
+
+
+def onnx_session(task: Task) -> tuple[onnxruntime.InferenceSession, str]:
+    """The model in onnxruntime with its default settings and all cores; and the provider it got."""
+    import onnxruntime as ort
+
+    from petseg.machine import usable_cores
+
+    options = ort.SessionOptions()
+    # The default counts the machine's cores, not those that this process may use.
+    options.intra_op_num_threads = usable_cores()
+    if task.provider == "cuda":
+        ort.preload_dlls()
+    wanted = f"{task.provider.upper()}ExecutionProvider"
+    session = ort.InferenceSession(task.model, options, providers=[wanted])
+    return session, session.get_providers()[0].removesuffix("ExecutionProvider").lower()
+
+
+def read_pixels(photos: list[Path], size: int) -> NDArray[np.uint8]:
+    """Photos as the network sees them, RGB uint8 (N, S, S, 3)."""
+    return np.stack(
+        [transforms.to_model(imageio.decode(photo.read_bytes()), size) for photo in photos]
+    )
+
+
+def write_masks(
+    probabilities: NDArray[np.uint8],
+    classes: tuple[SegmentClass, ...],
+    photos: list[Path],
+    masks: Path,
+) -> None:
+    """Masks of the photos' sizes from probabilities uint8 (N, C, S, S), as petseg-batch makes them.
+
+    For the contestants without reading and writing: after the clock has stopped, so that their
+    masks can be compared, too.
+    """
+    for photo, planes in zip(photos, probabilities, strict=True):
+        with Image.open(photo) as image:
+            width, height = image.size
+        ids = transforms.to_source(planes, height, width)
+        Image.fromarray(ids_to_values(classes)[ids]).save(masks / f"{photo.stem}.png")

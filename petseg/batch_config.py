@@ -1,0 +1,138 @@
+"""What a run of petseg-batch is asked to do, and the checks of the folders and model it names."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from petseg import imageio, signature, sources, transforms
+from petseg.errors import ModelError, PetsegError
+from petseg.masks import EXTRA, INDEX, RESERVED
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """A run of petseg-batch; see its --help for what the options mean.
+
+    Attributes:
+        images: a folder, a file, or a glob pattern.
+        masks: the folder of masks.
+        model: None takes `./model.onnx` if there is one, else the model in the package.
+        provider: "auto", "cuda" or "cpu".
+        batch_size: images at once; None for the provider's default.
+        workers: processes that read and write; None for the provider's default.
+        formats: of `masks.NAMES`; "index" is always written.
+        size: "source" for masks of the photo's size, "model" for the network's.
+        names: "stem" for `x.png`, "full" for `x.jpg.png`.
+        list_file: paths below `images`, or one of Oxford's lists.
+        limit: at most so many images.
+        max_pixels: larger images are refused.
+        redo: make petseg's own masks again.
+        overwrite: make everybody's masks again.
+        fail_fast: stop at the first image that fails.
+        verify: compare photos by content.
+        dry_run: look, count, and do nothing.
+        stats: where the stats go; None for `masks/petseg/stats.json`.
+    """
+
+    images: str
+    masks: Path
+    model: Path | None = None
+    provider: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    formats: tuple[str, ...] = (INDEX.name,)
+    size: Literal["source", "model"] = "source"
+    names: Literal["stem", "full"] = "stem"
+    list_file: Path | None = None
+    limit: int | None = None
+    max_pixels: int = imageio.DEFAULT_MAX_PIXELS
+    redo: bool = False
+    overwrite: bool = False
+    fail_fast: bool = False
+    verify: bool = False
+    dry_run: bool = False
+    stats: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "workers", "limit", "max_pixels"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The formats beside the mask itself."""
+        return tuple(name for name in self.formats if name in EXTRA)
+
+    @property
+    def reserved(self) -> Path:
+        """The folder for stats, lists and other formats."""
+        return self.masks / RESERVED
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+
+def check_folders(config: BatchConfig) -> None:
+    """Refuse what would mix photos and masks, and masks that cannot be written.
+
+    Raises:
+        PetsegError: with the reason; nothing has been written.
+    """
+    target = config.masks.resolve()
+    if Path(config.images).is_dir():
+        base = sources.root(config.images).resolve()
+        if target == base or base in target.parents:
+            raise PetsegError(
+                f"{config.masks} lies inside {config.images}: masks would be taken for photos "
+                "the next time; choose a folder outside"
+            )
+        if (base / RESERVED).is_dir():
+            raise PetsegError(
+                f"{base / RESERVED}: a folder of that name at the top of the input would meet "
+                f"{config.reserved}, where stats and other formats go; rename it"
+            )
+    existing = next(folder for folder in (target, *target.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise PetsegError(f"{config.masks} is not writable: {existing} is not a folder to write in")
+
+
+def find_model(model: Path | None) -> tuple[Path, str]:
+    """The model to use, and where it was found, for people.
+
+    Raises:
+        ModelError: none was named and the package has none.
+    """
+    if model is not None:
+        return model, "--model"
+    here = Path("model.onnx")
+    if here.exists():
+        return here, "in this folder"
+    packaged = Path(str(files("petseg") / "assets" / "petseg.onnx"))
+    if packaged.exists():
+        return packaged, "from the package"
+    raise ModelError(
+        "no model: name one with --model, or make ./model.onnx with petseg-export model.onnx"
+    )
+
+
+def read_signature(path: Path) -> signature.Signature:
+    """A model's signature, once it is sure that photos are prepared here as the model wants them.
+
+    Raises:
+        ModelError: not a model that this petseg can run.
+    """
+    found = signature.read(path)
+    wants = (found.resize_filter, found.decoder)
+    does = (transforms.RESIZE_FILTER, imageio.DECODER)
+    if wants != does:
+        raise ModelError(f"{path} wants photos prepared by {wants}, this petseg has {does}")
+    return found

@@ -1,0 +1,163 @@
+"""What the tests of petseg-batch share: photos, the masks they must get, and ways to run it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from PIL import Image
+
+from petseg.batch import run_batch
+from petseg.batch_config import BatchConfig
+from petseg.cli.batch import main
+from petseg.report import Report
+
+Pixels = NDArray[np.uint8]
+
+COMMAND = ("-c", "from petseg.cli.batch import main; main()")
+
+
+def picture(seed: int, height: int = 96, width: int = 128) -> Pixels:
+    """A seeded picture uint8 (H, W, 3): colours that run into each other, with edges in them."""
+    random = np.random.default_rng(seed)
+    small = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+    smooth = np.array(small.resize((width, height), Image.Resampling.BILINEAR))
+    blocks = np.array(
+        Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize(
+            (width, height), Image.Resampling.NEAREST
+        )
+    )
+    chosen = np.array(
+        Image.fromarray(random.integers(0, 2, (6, 6), dtype=np.uint8)).resize(
+            (width, height), Image.Resampling.NEAREST
+        )
+    )
+    return np.where(chosen[..., None] == 1, blocks, smooth)
+
+
+def save_photos(folder: Path, count: int, height: int = 96, width: int = 128) -> list[str]:
+    """`count` different pictures as PNG files; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{number:03}.png" for number in range(count)]
+    for number, name in enumerate(names):
+        Image.fromarray(picture(number, height, width)).save(folder / name, compress_level=1)
+    return names
+
+
+@functools.cache
+def _session(model: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+def expected_mask(model: Path, pixels: Pixels) -> Pixels:
+    """The values a photo's mask must have, computed with nothing of petseg.
+
+    Args:
+        model: file with an input of 64 x 64.
+        pixels: the photo as a person sees it, RGB uint8 (H, W, 3).
+    """
+    height, width = pixels.shape[:2]
+    bilinear = Image.Resampling.BILINEAR
+    squashed = np.array(Image.fromarray(pixels).resize((64, 64), bilinear))[None]
+    (scores,) = _session(model).run(["probabilities"], {"images": squashed})
+    planes = [np.array(Image.fromarray(p).resize((width, height), bilinear)) for p in scores[0]]
+    return np.argmax(planes, axis=0).astype(np.uint8) + np.uint8(1)
+
+
+def read_mask(path: Path) -> Pixels:
+    with Image.open(path) as mask:
+        assert mask.mode == "L", path
+        assert mask.format == "PNG", path
+        return np.array(mask)
+
+
+def assert_masks(model: Path, masks: Path, photos: dict[str, Pixels]) -> None:
+    """The masks named are the right ones, hold all classes, and differ from one another."""
+    found = {name: read_mask(masks / name) for name in photos}
+    for name, pixels in photos.items():
+        np.testing.assert_array_equal(found[name], expected_mask(model, pixels), err_msg=name)
+        assert np.bincount(found[name].ravel(), minlength=4)[1:].min() > 0, name
+    assert len({mask.tobytes() for mask in found.values()}) == len(photos)
+
+
+def mask_bytes(masks: Path) -> dict[str, bytes]:
+    """Every file below `masks/` but petseg's own folder."""
+    return {
+        path.relative_to(masks).as_posix(): path.read_bytes()
+        for path in sorted(masks.rglob("*"))
+        if path.is_file() and path.relative_to(masks).parts[0] != "petseg"
+    }
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Everything below a folder: content and modification time, to show that nothing was done."""
+    return {
+        str(path): (path.read_bytes() if path.is_file() else b"", path.lstat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """What `--json` printed."""
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+    @property
+    def counts(self) -> dict[str, int]:
+        counts: dict[str, int] = self.stats["counts"]
+        assert counts["files"] == sum(
+            counts[name] for name in ("done", "skipped", "failed", "ignored", "left")
+        )
+        return counts
+
+
+def invoke(*arguments: str | Path) -> Result:
+    """petseg-batch in this process, which is quicker than a new one."""
+    found = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return Result(found.exit_code, found.stdout, found.stderr)
+
+
+def command(*arguments: str | Path, python: str = sys.executable, **options: Any) -> Result:
+    """petseg-batch as a process of its own."""
+    done = subprocess.run(
+        [python, *COMMAND, *map(os.fspath, arguments)], capture_output=True, timeout=120, **options
+    )
+    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def batch(images: Path | str, masks: Path, model: Path, **options: Any) -> Report:
+    """`run_batch`, without a word."""
+    config = BatchConfig(
+        images=str(images), masks=masks, model=model, **{"provider": "cpu", "workers": 1} | options
+    )
+    return run_batch(config, lambda line: None, lambda total, outcome: None)
+
+
+def tally(report: Report) -> Sequence[int]:
+    """(done, skipped, failed, ignored, left), which add up to the files."""
+    counts = report.counts
+    found = (counts.done, counts.skipped, counts.failed, counts.ignored, counts.left)
+    assert sum(found) == counts.files
+    return found

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from petseg.augmentation import Augmentation, augment
+
+GEOMETRY_ONLY = Augmentation(brightness=0, contrast=0, saturation=0)
+
+
+def sample(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A photo in which each class has one grey value: 0 black, 1 grey, 2 white."""
+    y, x = np.mgrid[:height, :width]
+    trimap = ((x * 3 // width + y * 2 // height) % 3).astype(np.uint8)
+    return np.repeat(trimap[..., None] * np.uint8(120), 3, axis=2), trimap
+
+
+@given(st.integers(20, 90), st.integers(20, 90), st.integers(0, 2**32 - 1))
+def test_photo_and_mask_are_cut_and_mirrored_alike(height: int, width: int, seed: int) -> None:
+    image, trimap = sample(height, width)
+    pixels, ids = augment(image, trimap, 64, GEOMETRY_ONLY, np.random.default_rng(seed))
+    assert (pixels.shape, pixels.dtype) == ((64, 64, 3), np.uint8)
+    assert (ids.shape, ids.dtype) == ((64, 64), np.uint8)
+    # They may differ only where the photo's edges are smooth.
+    same = np.abs(pixels[..., 0].astype(int) - ids * 120) < 60
+    assert same.mean() > 0.9
+
+
+def test_half_of_the_samples_are_mirrored() -> None:
+    image, trimap = sample(64, 64)
+    image[:, :32], image[:, 32:] = 0, 255
+    how = Augmentation(zoom=1, brightness=0, contrast=0, saturation=0)
+    random = np.random.default_rng(0)
+    left = [augment(image, trimap, 64, how, random)[0][0, 0, 0] for _ in range(200)]
+    assert set(left) == {0, 255}
+    assert 70 < left.count(255) < 130
+    still = Augmentation(flip=False, zoom=1, brightness=0, contrast=0, saturation=0)
+    found, ids = augment(image, trimap, 64, still, random)
+    np.testing.assert_array_equal(found, image)
+    np.testing.assert_array_equal(ids, trimap)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_colours_stay_within_their_ranges(seed: int) -> None:
+    image = np.full((8, 8, 3), 128, np.uint8)
+    how = Augmentation(brightness=0.1, contrast=0, saturation=0)
+    pixels, _ = augment(image, image[..., 0], 8, how, np.random.default_rng(seed))
+    assert np.ptp(pixels) == 0
+    assert abs(int(pixels[0, 0, 0]) - 128) <= 26
+
+
+def test_the_seed_decides() -> None:
+    image, trimap = sample(50, 70)
+    first, again, other = (
+        augment(image, trimap, 32, Augmentation(), np.random.default_rng(seed))[0]
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_ranges_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"zoom must be at least 1, not 0\.5"):
+        Augmentation(zoom=0.5)
+    with pytest.raises(ValueError, match=r"contrast must lie in 0\.\.1"):
+        Augmentation(contrast=2)

@@ -1,0 +1,227 @@
+"""petseg-batch killed, terminated and interrupted: nothing is lost, nothing is half-written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from batching import COMMAND, batch, mask_bytes, read_mask, save_photos, tally
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="processes are looked up in Linux's /proc"
+)
+
+COUNT = 33
+PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Photos, and what an undisturbed run makes of them."""
+
+    images: Path
+    model: Path
+    undisturbed: dict[str, bytes]
+
+    def start(self, masks: Path, *options: str) -> subprocess.Popen[str]:
+        """The command, as the leader of a process group of its own."""
+        arguments = [str(self.images), str(masks), "--model", str(self.model)]
+        return subprocess.Popen(
+            [sys.executable, *COMMAND, *arguments, "--workers", "2", "--batch-size", "2", *options],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, masks: Path, *options: str) -> tuple[int, dict[str, int]]:
+        """Run the command to its end; returns its exit code and counts."""
+        out, _ = (process := self.start(masks, "--json", *options)).communicate(timeout=120)
+        return process.returncode, json.loads(out)["counts"]
+
+
+@pytest.fixture(scope="module")
+def scene(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    folder = tmp_path_factory.mktemp("scene")
+    save_photos(folder / "images", COUNT, 300, 400)
+    assert tally(batch(folder / "images", folder / "masks", tiny_model)) == (COUNT, 0, 0, 0, 0)
+    masks = mask_bytes(folder / "masks")
+    assert len(set(masks.values())) == COUNT
+    assert set(read_mask(folder / "masks" / "000.png").ravel()) == {1, 2, 3}
+    return Scene(folder / "images", tiny_model, masks)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until a condition holds; the process must not end before."""
+    patience = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < patience
+        time.sleep(0.002)
+
+
+def finished(masks: Path) -> int:
+    return len(list(masks.glob("*.png")))
+
+
+def temporary(masks: Path) -> list[str]:
+    return sorted(path.name for path in (masks / "petseg").glob("*") if "tmp-" in path.name)
+
+
+def test_kill_9_at_ten_moments(scene: Scene, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    jitter = random.Random(1)
+    left_behind = 0
+    for moment in range(10):
+        process = scene.start(masks)
+        # At first while it starts, then each time some masks further.
+        goal = moment * 3
+        if moment == 0:
+            wait_for(lambda: (masks / "petseg").exists(), process)
+        else:
+            wait_for(lambda goal=goal: finished(masks) >= goal, process)
+        time.sleep(jitter.uniform(0, 0.03))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        left_behind += len(temporary(masks))
+        found = mask_bytes(masks)
+        assert goal <= len(found) < COUNT, "killed too late to show anything"
+        for name, data in found.items():
+            assert data == scene.undisturbed[name], name
+    assert left_behind > 0, "never killed while it worked"
+
+    done = len(mask_bytes(masks))
+    code, counts = scene.finish(masks)
+    assert code == 0
+    assert counts | {"files": COUNT, "done": COUNT - done, "skipped": done, "left": 0} == counts
+    assert mask_bytes(masks) == scene.undisturbed
+    assert temporary(masks) == []
+    assert sorted(path.name for path in (masks / "petseg").iterdir()) == ["stats.json"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_well(
+    number: signal.Signals, code: int, scene: Scene, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    process = scene.start(masks, "--json", "--batch-size", "1")
+    wait_for(lambda: finished(masks) >= 3, process)
+    os.killpg(process.pid, number)  # as a terminal and as service managers do
+    out, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == code, errors
+    stats = json.loads(out)
+    assert stats["stopped"] == number.name
+    assert json.loads((masks / "petseg" / "stats.json").read_text())["counts"] == stats["counts"]
+    counts = stats["counts"]
+    assert counts["failed"] == 0
+    assert counts["done"] == finished(masks) >= 3
+    assert counts["left"] == COUNT - counts["done"] > 0
+    assert f"{counts['left']} left" in errors
+    assert "Traceback" not in errors
+    assert temporary(masks) == []
+
+    again, rest = scene.finish(masks)
+    assert again == 0
+    assert rest | {"done": counts["left"], "skipped": counts["done"]} == rest
+    assert mask_bytes(masks) == scene.undisturbed
+
+
+def test_a_signal_while_it_starts(scene: Scene, tmp_path: Path) -> None:
+    process = scene.start(tmp_path / "masks")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("model: ")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 143
+    assert scene.finish(tmp_path / "masks")[0] == 0
+    assert mask_bytes(tmp_path / "masks") == scene.undisturbed
+
+
+def test_a_second_signal_does_not_wait(scene: Scene, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    process = scene.start(masks)
+    wait_for(lambda: finished(masks) >= 2, process)
+    for pid in workers(process.pid):
+        os.kill(pid, signal.SIGSTOP)  # so that what is under way never ends
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 143, errors
+    assert "terminated" in errors
+    assert temporary(masks) == []
+
+
+def workers(parent: int) -> list[int]:
+    """The worker processes of a running command: children of the fork server, its child."""
+    servers = [
+        pid for pid, above, line in _processes() if above == parent and b"forkserver" in line
+    ]
+    return [pid for pid, above, _ in _processes() if above in servers]
+
+
+def _processes() -> Iterator[tuple[int, int, bytes]]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text()
+            line = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        yield int(folder.name), int(status.rpartition(")")[2].split()[1]), line
+
+
+def test_kill_9_of_one_worker_costs_one_image(scene: Scene, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    process = scene.start(masks, "--workers", "1", "--json")
+    wait_for(lambda: finished(masks) >= 2, process)
+    (victim,) = workers(process.pid)
+    os.kill(victim, signal.SIGSTOP)  # so that it is killed with its hands full
+    time.sleep(0.5)
+    os.kill(victim, signal.SIGKILL)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 3, errors
+    stats = json.loads(out)
+    assert stats["worker_restarts"] == 1
+    counts = stats["counts"]
+    assert counts | {"done": COUNT - 1, "failed": 1, "left": 0} == counts
+    with (masks / "petseg" / "failures.csv").open(newline="") as file:
+        _, (name, reason) = csv.reader(file)
+    assert "a worker process died (SIGKILL) while" in reason
+    assert f"failed: {name}: a worker process died" in errors
+    found = mask_bytes(masks)
+    assert set(scene.undisturbed) - set(found) <= {name}
+    assert found.items() <= scene.undisturbed.items()
+
+    code, rest = scene.finish(masks)
+    assert code == 0
+    assert rest["failed"] == 0
+    assert mask_bytes(masks) == scene.undisturbed
+    assert not (masks / "petseg" / "failures.csv").exists()
+
+
+def test_two_runs_on_one_folder_of_masks(scene: Scene, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    both = [scene.start(masks, "--json") for _ in range(2)]
+    done = 0
+    for process in both:
+        out, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        counts = json.loads(out)["counts"]
+        assert counts["left"] == counts["failed"] == counts["kept"] == 0
+        done += counts["done"]
+    assert done >= COUNT
+    assert mask_bytes(masks) == scene.undisturbed
+    assert temporary(masks) == []

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from petseg.dataset import Split, hash_names
+from petseg.errors import DatasetError
+from petseg.recipes import SCRATCH
+from petseg.runs import HISTORY_FIELDS, Row, RunFolder, newest_unfinished, replacing
+
+SPLIT = Split(("a", "b"), ("c",))
+
+
+def rows(count: int) -> list[Row]:
+    return [
+        {**dict.fromkeys(HISTORY_FIELDS, "0"), "epoch": str(epoch)} for epoch in range(1, count + 1)
+    ]
+
+
+def save(path: Path) -> None:
+    path.write_text("a checkpoint")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "runs" / "one")
+    run.begin(SCRATCH, SPLIT, tmp_path)
+    return run
+
+
+def test_what_a_run_is_comes_back(folder: RunFolder, tmp_path: Path) -> None:
+    assert folder.begun
+    assert folder.config() == SCRATCH
+    assert folder.split() == SPLIT
+    assert folder.data() == tmp_path
+    values = json.loads(folder.config_file.read_text())
+    assert values["split_hash"]["train"] == hash_names(["a", "b"])
+    assert values["recipe"] == "scratch"
+
+
+def test_only_the_newest_checkpoint_stays(folder: RunFolder) -> None:
+    assert folder.checkpoint() == (None, 0)
+    assert folder.history() == []
+    for done in (1, 2):
+        folder.keep_epoch(done, rows(done), save)
+    assert folder.checkpoint() == (folder.path / "checkpoint-0002.keras", 2)
+    assert [path.name for path in folder.path.glob("*.keras")] == ["checkpoint-0002.keras"]
+    assert folder.history() == rows(2)
+
+
+def test_killed_before_the_checkpoint_the_row_goes_too(folder: RunFolder) -> None:
+    folder.keep_epoch(1, rows(1), save)
+
+    def fail(path: Path) -> None:
+        save(path)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.keep_epoch(2, rows(2), fail)
+    assert folder.checkpoint()[1] == 1
+    assert folder.history() == rows(1)
+    assert not list(folder.path.glob(".partial-*"))
+
+
+def test_finished_is_a_run_with_metrics_and_no_checkpoint(folder: RunFolder) -> None:
+    folder.keep_epoch(1, rows(1), save)
+    assert not folder.finished
+    folder.metrics_file.write_text("{}")
+    # Killed between the two steps of finish().
+    assert not folder.finished
+    folder.finish({"images": 1})
+    assert folder.finished
+    assert json.loads(folder.metrics_file.read_text()) == {"images": 1}
+
+
+def test_the_newest_unfinished_run_is_found(folder: RunFolder, tmp_path: Path) -> None:
+    runs = folder.path.parent
+    for name, age in (("two", 50), ("three", 100)):
+        run = RunFolder(runs / name)
+        run.begin(SCRATCH, SPLIT, tmp_path)
+        os.utime(run.config_file, (age, age))
+    assert newest_unfinished(runs) == folder
+    folder.finish({})
+    assert newest_unfinished(runs) == RunFolder(runs / "three")
+    RunFolder(runs / "two").finish({})
+    RunFolder(runs / "three").finish({})
+    with pytest.raises(DatasetError, match="there is no unfinished run in"):
+        newest_unfinished(runs)
+
+
+def test_two_processes_do_not_train_in_one_folder(folder: RunFolder) -> None:
+    with (
+        folder.locked(),
+        pytest.raises(DatasetError, match="another process is training"),
+        folder.locked(),
+    ):
+        pass
+    with folder.locked():
+        pass
+
+
+def test_damaged_files_are_named(folder: RunFolder) -> None:
+    folder.config_file.write_text("{}")
+    with pytest.raises(DatasetError, match=r"config\.json is not a run's configuration"):
+        folder.config()
+    folder.config_file.write_text("{")
+    with pytest.raises(DatasetError, match=r"cannot read .*config\.json"):
+        folder.config()
+    (folder.path / "split.json").write_text('{"train": []}')
+    with pytest.raises(DatasetError, match=r"split\.json is not a run's split"):
+        folder.split()
+    folder.keep_epoch(1, rows(1), save)
+    (folder.path / "history.csv").write_text("step\n1\n")
+    with pytest.raises(DatasetError, match=r"cannot read .*history\.csv"):
+        folder.history()
+
+
+def test_a_sweep_takes_what_a_killed_process_left(folder: RunFolder) -> None:
+    folder.pixels.mkdir()
+    (folder.pixels / "train-images.npy").write_bytes(b"pixels")
+    (folder.path / ".partial-model.keras").write_bytes(b"half")
+    folder.sweep()
+    assert sorted(path.name for path in folder.path.iterdir()) == ["config.json", "split.json"]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def break_off() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        break_off()
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "before"
+    with replacing(path) as temporary:
+        temporary.write_text("after")
+    assert path.read_text() == "after"
