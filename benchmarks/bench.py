@@ -26,7 +26,8 @@ import processes
 import results
 from results import Result
 
-from petseg import batch, machine, runtime, signature
+from petseg import machine, runtime, signature
+from petseg.batch_config import find_model
 from petseg.cli.common import FAILED, OK, PARTLY_FAILED, exits
 from petseg.errors import PetsegError
 
@@ -183,7 +184,7 @@ def compare(contestants: list[Result], folder: Path) -> str | None:
 
 def describe(model: Path | None, provider: str) -> dict[str, Any]:
     """What the figures depend on: machine, versions, model and provider."""
-    path, _ = batch.find_model(model)
+    path, _ = find_model(model)
     about = signature.read(path)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     cores = machine.usable_cores()

@@ -1,5 +1,6 @@
 """The errors petseg raises on purpose.  Each message says what was expected, what was found,
-where, and what to do; `cli.common` turns them into one line and an exit code."""
+where, and what to do; `cli.common` turns them into one line and an exit code.
+"""
 
 from __future__ import annotations
 

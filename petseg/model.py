@@ -76,8 +76,7 @@ class Connect(layers.Layer):  # type: ignore[misc]
         return self.refine(self.upsample(inputs))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        shape: tuple[int | None, ...] = self.upsample.compute_output_shape(input_shape)
-        return shape
+        return tuple(self.upsample.compute_output_shape(input_shape))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters}

@@ -6,7 +6,6 @@ mask, and what lies there already.  A run that must be refused is refused here, 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import unicodedata
@@ -120,9 +119,6 @@ def _place(source: Source, rules: Rules, plan: Plan, others: list[str]) -> None:
     try:
         state, record = inspect(rules.folder / name)
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            plan.failed.append((source.name, f"its mask's name is too long: {name}"))
-            return
         raise PetsegError(f"cannot read {rules.folder / name}: {error.strerror}") from error
     if state is MaskState.ABSENT:
         plan.todo.append(work)

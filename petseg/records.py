@@ -7,6 +7,7 @@ rename that puts the mask in place puts its record in place, and resume reads th
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import struct
@@ -152,6 +153,10 @@ def inspect(path: Path) -> tuple[MaskState, Record | None]:
         return (MaskState.FOREIGN if path.is_symlink() else MaskState.ABSENT), None
     except IsADirectoryError:
         return MaskState.FOREIGN, None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return MaskState.ABSENT, None  # writing it will fail, and say so
+        raise
     chunks = _walk(data, strict=False)
     if chunks.record is None:
         begun = not chunks.whole and _begins_as_ours(data)

@@ -35,7 +35,7 @@ _RUN_ERRORS = (
     ort.capi.onnxruntime_pybind11_state.Fail,
     RuntimeError,
 )
-_OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "cuda_error_out_of_memory")
+_OUT_OF_MEMORY = ("out of memory", "out_of_memory", "failed to allocate", "_alloc_failed")
 
 
 class Session(Protocol):

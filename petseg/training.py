@@ -100,7 +100,8 @@ def on_gpu() -> bool:
     if keras.backend.backend() == "torch":
         # Keras lists no devices for torch.
         return bool(importlib.import_module("torch").cuda.is_available())
-    return bool(keras.distribution.list_devices("gpu"))
+    # Of all devices: jax raises where a kind that is asked for is not there.
+    return any(device.startswith("gpu") for device in keras.distribution.list_devices())
 
 
 @contextmanager
@@ -146,6 +147,7 @@ class _Run:
             done = self.folder.checkpoint()[1]
             if done < last:
                 model = self._enter(stage, first, model)
+                self._build_metrics(model, stage)
                 for epoch in range(done, last):
                     self._epoch(model, stage, epoch)
             first = last
@@ -155,8 +157,10 @@ class _Run:
         """The compiled model that a stage, whose epochs begin at `first`, goes on with."""
         checkpoint, done = self.folder.checkpoint()
         if checkpoint is not None and done > first:
-            # Within a stage: the optimiser's state and all.
-            return _load(checkpoint, compiled=True)
+            # Within a stage: the optimiser's state and all.  A loaded model's own policy, which
+            # decides whether its loss is scaled, is the one in force and not the stored one.
+            with _policy(self.precision):
+                return _load(checkpoint, compiled=True)
         with _policy(self.precision):
             model = build_segmenter(_architecture(self.config, stage.size))
         if previous is None and checkpoint is not None:
@@ -182,6 +186,13 @@ class _Run:
             return
         images, _ = TrainingBatches(self.train, _CALIBRATION_IMAGES, stage.size, None, (0,))[0]
         _say(weights.initialize(model, self.config.encoder_weights, images, self.config.seed))
+
+    def _build_metrics(self, model: keras.Model, stage: Stage) -> None:
+        """Keep a first `fit` from building them: on jax and torch that costs it its first batch,
+        and a resumed epoch would see its samples in another order.
+        """
+        if keras.backend.backend() != "tensorflow":
+            model.test_on_batch(*TrainingBatches(self.train, 1, stage.size, None, (0,))[0])
 
     def _epoch(self, model: keras.Model, stage: Stage, epoch: int) -> None:
         config = self.config
@@ -249,7 +260,8 @@ class _Run:
                 "part": "validation",
                 "images": len(self.validation.names),
                 "size": size,
-                "precision": self.precision,
+                # What the checkpoint computes in: it may come from another machine.
+                "precision": trained.get_layer("connect_1").dtype_policy.name,
                 **figures.as_dict(),
                 "confusion": confusion.tolist(),
                 "broken": {**self.train.broken, **self.validation.broken},

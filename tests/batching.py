@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -18,10 +19,14 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
+from petseg import steps, transforms
 from petseg.batch import run_batch
 from petseg.batch_config import BatchConfig
+from petseg.classes import PET_CLASSES
 from petseg.cli.batch import main
+from petseg.records import Maker
 from petseg.report import Report
+from petseg.steps import Job
 
 Pixels = NDArray[np.uint8]
 
@@ -145,6 +150,35 @@ def command(*arguments: str | Path, python: str = sys.executable, **options: Any
         [python, *COMMAND, *map(os.fspath, arguments)], capture_output=True, timeout=120, **options
     )
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+MAKER = Maker("ab" * 32, transforms.TRANSFORM, "source", "stem")
+
+
+def make_job(masks: Path, **changes: Any) -> Job:
+    """A job of a network of 16 x 16, with a temporary folder beside the masks."""
+    temporary = masks.with_name(f"{masks.name}-temporary")
+    temporary.mkdir(exist_ok=True)
+    job = Job(
+        masks=masks,
+        temporary=temporary,
+        model_size=16,
+        classes=PET_CLASSES,
+        maker=MAKER,
+        provider="cpu",
+        precision="float32",
+        formats=(),
+        max_pixels=1_000_000,
+        replace_any=False,
+    )
+    return dataclasses.replace(job, **changes)
+
+
+def write_mask(path: Path, name: str, job: Job, seed: int = 1) -> None:
+    """Make the mask `name` of the photo at `path`, without a network."""
+    photo = steps.read(str(path), job, np.empty((16, 16, 3), np.uint8))
+    probabilities = np.random.default_rng(seed).integers(0, 256, (3, 16, 16), dtype=np.uint8)
+    steps.write(name, photo, probabilities, job)
 
 
 def batch(images: Path | str, masks: Path, model: Path, **options: Any) -> Report:

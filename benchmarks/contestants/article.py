@@ -2,9 +2,9 @@
 
 Timed: from before the first photo is read until the last mask is written.
 
-Three details are not the article's, so that the masks are those of the other contestants: the
-accurate JPEG decoder (the fast one differs by up to 4 of 255), the resize with antialiasing that
-the network was trained with, and class scores enlarged to the photo's size in front of the argmax.
+Three details are not the article's, so that the same photo gives the same mask: the accurate JPEG
+decoder (the default one differs by up to 4 of 255), the resize with antialiasing that the network
+was trained with, and class scores enlarged to the photo's size in front of the argmax.
 """
 
 from __future__ import annotations

@@ -62,9 +62,10 @@ def main(
         with quiet_import():
             from petseg_export import convert, trained
     except ModuleNotFoundError as error:
-        if error.name not in _PACKAGES:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES:
             raise
-        raise MissingPackageError(error.name, "export", "petseg-export") from error
+        raise MissingPackageError(package, "export", "petseg-export") from error
 
     if source is None:
         source = trained.newest_run(runs)

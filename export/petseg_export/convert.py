@@ -100,6 +100,10 @@ def convert(
 ) -> tuple[onnx.ModelProto, dict[str, tuple[str, str]]]:
     """The network between pixels and pixels as an ONNX model, without a signature.
 
+    What tf2onnx makes of weights depends on them: it keeps equal ones once, leaves out zeros, and
+    joins a bias to its convolution or does not.  So it is given a network that is not trained,
+    whose biases are all zero, and the trained weights are stored in what it made.
+
     Args:
         network: from `model.build_segmenter(architecture)`, float32.
         architecture: what the network was built from.
@@ -117,12 +121,13 @@ def convert(
             f"tf2onnx converts Keras on TensorFlow, not on {keras.backend.backend()}: set "
             "KERAS_BACKEND=tensorflow"
         )
+    untrained = trained.build_float32(architecture)
     side = architecture.size
     spec = [tf.TensorSpec((None, side, side, 3), tf.uint8, name=INPUT)]
 
     @tf.function(input_signature=spec)  # type: ignore[untyped-decorator]
     def pixels_to_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = network(preprocess(images), training=False)
+        probabilities = untrained(preprocess(images), training=False)
         planes = tf.transpose(probabilities, (0, 3, 1, 2))
         return {
             MASK: tf.cast(tf.argmax(probabilities, axis=-1), tf.uint8),
@@ -130,7 +135,7 @@ def convert(
         }
 
     model, _ = tf2onnx.convert.from_function(pixels_to_pixels, input_signature=spec, opset=OPSET)
-    graph.name_layers(model, network)
+    graph.name_layers(model, untrained)
     if precision == "float16":
         model = convert_float_to_float16(model)
     layers = graph.store_weights(model, network, _DTYPES[precision])

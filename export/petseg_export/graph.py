@@ -16,11 +16,15 @@ _OPERATORS = {"Conv2D": "Conv", "Conv2DTranspose": "ConvTranspose"}
 def name_layers(model: onnx.ModelProto, network: keras.Model) -> None:
     """Give each convolution's node the path of the layer that it is.
 
-    Every convolution needs the one before it, so ONNX's topological order and that of the forward
-    pass are the same and no two can be taken for each other, however alike their weights are.
+    Every convolution needs the one before it, so ONNX's topological order is that of the forward
+    pass; and as the kernels were drawn, no two of them are equal.
+
+    Args:
+        model: as tf2onnx made it; changed in place.
+        network: the untrained network that it was made of.
 
     Raises:
-        ModelError: the graph's convolutions or their weights are not the network's.
+        ModelError: the graph's convolutions are not the network's.
     """
     layers = weights.convolutions(network)
     nodes = [node for node in model.graph.node if node.op_type in _OPERATORS.values()]
@@ -28,13 +32,9 @@ def name_layers(model: onnx.ModelProto, network: keras.Model) -> None:
         raise ModelError(f"tf2onnx made {len(nodes)} convolutions of {len(layers)}")
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     for node, (path, layer) in zip(nodes, layers.items(), strict=True):
-        kernel, bias = layer.get_weights()
+        kernel = weights.to_onnx(layer.get_weights()[0])
         found = [numpy_helper.to_array(stored[name]) for name in node.input[1:]]
-        if len(found) == 1 and not bias.any():
-            # tf2onnx leaves out a bias that is zero everywhere.
-            found.append(bias)
-        expected = [weights.to_onnx(kernel), bias]
-        same = len(found) == 2 and all(map(np.array_equal, found, expected))
+        same = len(found) == 1 and np.array_equal(found[0], kernel)
         if node.op_type != _OPERATORS[type(layer).__name__] or not same:
             raise ModelError(f"tf2onnx made something else of the layer {path}")
         node.name = path
@@ -43,11 +43,12 @@ def name_layers(model: onnx.ModelProto, network: keras.Model) -> None:
 def store_weights(
     model: onnx.ModelProto, network: keras.Model, dtype: type[np.floating]
 ) -> dict[str, tuple[str, str]]:
-    """Give the nodes that `name_layers` named the network's weights, under the layers' names.
+    """Give the nodes that `name_layers` named a network's weights, under the layers' names.
 
-    tf2onnx keeps equal weights of several layers once and leaves out zeros, and the conversion to
-    float16 moves what is too small for it away from zero.  Here all are as they are in Keras, or
-    rounded to the nearest float16.
+    Args:
+        model: changed in place.
+        network: the trained network.
+        dtype: float16 stores each weight rounded to the nearest one.
 
     Returns:
         Layer path to the names of its kernel and bias initialisers.

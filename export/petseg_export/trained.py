@@ -118,7 +118,7 @@ def _load_keras(path: Path) -> Trained:
 def _load_onnx(path: Path) -> Trained:
     about, arrays = weights.read_onnx(path)
     architecture = Architecture(about.size, len(about.classes), about.filters)
-    network = _build_float32(architecture)
+    network = build_float32(architecture)
     weights.assign(network, arrays, path)
     return Trained(
         network,
@@ -140,7 +140,7 @@ def _rebuild(path: Path) -> tuple[keras.Model, Architecture]:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{path} is not a Keras model that petseg can load: {reason}") from error
     architecture = _architecture(stored, path)
-    network = _build_float32(architecture)
+    network = build_float32(architecture)
     if _outline(stored.get_config()) != _outline(network.get_config()):
         raise ModelError(_not_a_segmenter(path, "its layers or connections differ"))
     network.set_weights(stored.get_weights())
@@ -166,7 +166,8 @@ def _not_a_segmenter(path: Path, reason: str) -> str:
     return f"{path} is not a petseg segmenter: {reason}; petseg-export takes what petseg-train made"
 
 
-def _build_float32(architecture: Architecture) -> keras.Model:
+def build_float32(architecture: Architecture) -> keras.Model:
+    """`build_segmenter` under the policy float32, whatever the process has set."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:

@@ -313,9 +313,10 @@ def _import_training() -> ModuleType:
         with quiet_import():
             from petseg import training
     except ModuleNotFoundError as error:
-        if error.name in {"keras", "tensorflow"}:
-            raise MissingPackageError(error.name, "train", "petseg-train") from error
-        if error.name == backend:
+        missing = (error.name or "").partition(".")[0]
+        if missing in {"keras", "tensorflow"}:
+            raise MissingPackageError(missing, "train", "petseg-train") from error
+        if missing == backend:
             raise PetsegError(
                 f"KERAS_BACKEND is {backend}, a package that is not installed: "
                 f"pip install {backend}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 from dataclasses import dataclass
@@ -122,5 +123,8 @@ def _serve(
         problem = "out of memory; lower --max-pixels or --workers"
     except OSError as error:
         # Reading turns its own into ImageError: this one is the masks' file system.
-        stop = f"cannot write {error.filename or job.masks}: {error.strerror}"
+        if error.errno == errno.ENAMETOOLONG and isinstance(task, WriteTask):
+            problem = f"its mask's name is too long: {task.name}"
+        else:
+            stop = f"cannot write {error.filename or job.masks}: {error.strerror}"
     return Reply(time.process_time() - started, photo, problem, kept, stop, machine.peak_memory())

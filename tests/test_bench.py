@@ -1,0 +1,338 @@
+"""`benchmarks/bench.py`, with a small model: what it counts and says, not how fast anything is."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ONNXRUNTIME = ("plain-onnxruntime", "petseg-batch", "bare-onnxruntime")
+KERAS = ("article", "bare-keras")
+# The article's class scores are not rounded to 1 of 255 before they are enlarged; and the small
+# model's, of drawn weights, are nearly equal in many places.
+LEAST_EQUAL = {"article": 0.97, "bare-keras": 0.999}
+
+
+def _command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, str(BENCHMARKS / "bench.py"), *map(str, arguments)]
+
+
+def _bench(
+    *arguments: str | Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        _command("--provider", "cpu", *arguments),
+        env=os.environ | (environment or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _only(*names: str) -> list[str]:
+    return [part for name in names for part in ("--only", name)]
+
+
+def _module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
+def _tensorflow_that(raises: str, folder: Path) -> dict[str, str]:
+    """An environment in which importing tensorflow raises."""
+    (folder / "tensorflow.py").write_text(f"raise {raises}\n")
+    path = os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", "")))
+    return {"PYTHONPATH": path.rstrip(os.pathsep)}
+
+
+def _check_done(values: dict[str, Any], name: str, repeats: int, count: int) -> None:
+    assert values["status"] == "done", values
+    rates = [run["images_per_second"] for run in values["runs"]]
+    assert len(rates) == repeats
+    for run, rate in zip(values["runs"], rates, strict=True):
+        assert rate == pytest.approx(count / run["seconds"])
+    found = values["images_per_second"]
+    assert found == {"median": np.median(rates), "min": min(rates), "max": max(rates)}
+    assert values["start_up_seconds"] > 0
+    assert (values["warm_up_seconds"] > 0) == (name != "petseg-batch")
+    assert values["provider"] == "cpu"
+    assert values["precision"] == "float32"
+    assert values["equal_pixels"] >= LEAST_EQUAL.get(name, 1.0)
+    if sys.platform == "linux":
+        assert 20e6 < values["peak_memory_bytes"] < 4e9
+
+
+def _check_masks(masks: Path, photos: Path) -> None:
+    names = {photo.stem: photo for photo in photos.iterdir()}
+    written = {path.stem: path for path in masks.glob("*.png")}
+    assert written.keys() == names.keys()
+    contents = set()
+    for stem, path in written.items():
+        with Image.open(path) as mask, Image.open(names[stem]) as photo:
+            assert mask.mode == "L"
+            assert mask.size == photo.size
+            assert set(np.unique(mask)) == {1, 2, 3}
+            contents.add(mask.tobytes())
+    assert len(contents) == len(written)
+
+
+def test_onnxruntime_contestants(tiny_model: Path, tmp_path: Path) -> None:
+    done = _bench(
+        *("--model", tiny_model, "--count", "5", "--repeats", "2", "--json"),
+        *("--keep", tmp_path / "kept", *_only(*ONNXRUNTIME)),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["photos"] == {"count": 5, "from": "drawn, 500x375"}
+    assert found["repeats"] == 2
+    assert found["provider"] == "cpu"
+    assert found["reference"] == "petseg-batch"
+    assert found["baseline"] == "article"
+    assert {"cpu", "cores", "system", "load_before"} <= found["machine"].keys()
+    assert {"python", "petseg", "numpy", "pillow"} <= found["versions"].keys()
+    assert found["model"]["path"] == str(tiny_model)
+    assert tuple(found["contestants"]) == ONNXRUNTIME
+    bare = found["contestants"]["bare-onnxruntime"]
+    for name, values in found["contestants"].items():
+        _check_done(values, name, repeats=2, count=5)
+        assert values["ratio"] is None  # the article's way did not take part
+        _check_masks(tmp_path / "kept/masks" / name, tmp_path / "kept/photos")
+        if values["ceiling"] is not None:
+            expected = np.median(
+                [
+                    run["images_per_second"] / other["images_per_second"]
+                    for run, other in zip(values["runs"], bare["runs"], strict=True)
+                ]
+            )
+            assert values["share_of_ceiling"] == pytest.approx(expected)
+    assert bare["ceiling"] is None
+    assert "| petseg-batch |" in done.stderr
+    assert "round 2 of 2: bare-onnxruntime: " in done.stderr
+
+
+def test_all_contestants(tiny_model: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "own"
+    photos.mkdir()
+    for number, size in enumerate(((300, 200), (120, 160))):
+        _photo(size, number).save(photos / f"{number}.{'jpg' if number else 'png'}")
+    done = _bench(
+        *("--model", tiny_model, "--images", photos, "--repeats", "1", "--json"),
+        *("--keep", tmp_path / "kept"),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["contestants"]) == {*KERAS, *ONNXRUNTIME}
+    assert found["photos"] == {"count": 2, "from": str(photos)}
+    for name, values in found["contestants"].items():
+        _check_done(values, name, repeats=1, count=2)
+        _check_masks(tmp_path / "kept/masks" / name, tmp_path / "kept/photos")
+        article = found["contestants"]["article"]["images_per_second"]["median"]
+        assert values["ratio"] == pytest.approx(values["images_per_second"]["median"] / article)
+    assert found["contestants"]["article"]["share_of_ceiling"] > 0
+
+
+def test_without_tensorflow_its_contestants_are_skipped_aloud(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    missing = "ModuleNotFoundError(\"No module named 'tensorflow'\", name='tensorflow')"
+    environment = _tensorflow_that(missing, tmp_path)
+    options = ("--model", tiny_model, "--count", "2", "--repeats", "2")
+    done = _bench(*options, *_only(*KERAS, "plain-onnxruntime"), "--json", environment=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for name in KERAS:
+        values = found["contestants"][name]
+        assert values["status"] == "skipped"
+        assert values["reason"] == "tensorflow is not installed: pip install 'petseg[export]'"
+        assert done.stderr.count(f"{name}: skipped: tensorflow is not installed") == 1
+    assert found["contestants"]["plain-onnxruntime"]["status"] == "done"
+    assert found["reference"] == "plain-onnxruntime"
+
+    alone = _bench(*options, *_only("article"), environment=environment)
+    assert alone.returncode == 1
+    assert "| article | skipped: tensorflow is not installed" in alone.stdout
+
+
+def test_a_contestant_that_fails_is_shown_and_the_others_go_on(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    environment = _tensorflow_that("RuntimeError('half | installed')", tmp_path)
+    done = _bench(
+        *("--model", tiny_model, "--count", "2", "--repeats", "1"),
+        *_only("article", "plain-onnxruntime"),
+        environment=environment,
+    )
+    assert done.returncode == 3, done.stderr
+    reason = "exit code 1: RuntimeError: half \\| installed"
+    assert f"| article | failed: {reason} |" in done.stdout
+    assert "Traceback" in done.stderr
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("| plain")]
+    assert "| 100.000% | cpu, float32 |" in row
+    assert len({line.replace("\\|", "").count("|") for line in done.stdout.splitlines()[-4:]}) == 1
+
+
+def test_what_cannot_be_run_is_said(tiny_model: Path, tmp_path: Path) -> None:
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    empty.mkdir()
+    full.mkdir()
+    (full / "mine.txt").write_text("mine")
+    for arguments, words in (
+        (("--model", tmp_path / "none.onnx"), "none.onnx"),
+        (("--model", tiny_model, "--images", empty), "has no photo that all contestants can read"),
+        (("--model", tiny_model, "--keep", full), "full is not empty"),
+    ):
+        done = _bench(*arguments)
+        assert done.returncode == 1, arguments
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+    assert [path.name for path in full.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_bench_that_is_ended_leaves_no_process_behind(tiny_model: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    command = _command("--model", tiny_model, "--count", "8", "--keep", kept, *_only("article"))
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as bench:
+        deadline = time.monotonic() + 60
+        while len(_mentioning(kept)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(_mentioning(kept)) == 2  # the bench, and the article's way
+        bench.send_signal(signal.SIGTERM)
+        assert bench.wait(60) == 143
+    assert not _mentioning(kept)
+
+
+def _mentioning(path: Path) -> list[str]:
+    """Processes with this path among their arguments."""
+    found = []
+    for arguments in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(path).encode() in arguments.read_bytes():
+                found.append(arguments.parent.name)
+        except OSError:
+            continue  # it has ended
+    return found
+
+
+def test_drawn_photos_are_seeded_and_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = _module("inputs", monkeypatch)
+    drawn = []
+    for name, count in (("once", 3), ("again", 2)):
+        folder = tmp_path / name
+        folder.mkdir()
+        inputs.draw(folder, count)
+        drawn.append([path.read_bytes() for path in sorted(folder.iterdir())])
+    assert drawn[0][:2] == drawn[1]
+    assert len(set(drawn[0])) == 3
+    for path in (tmp_path / "once").iterdir():
+        with Image.open(path) as image:
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (500, 375))
+        assert 50_000 < path.stat().st_size < 150_000
+
+
+def test_photos_that_contestants_read_differently_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = _module("inputs", monkeypatch)
+    own, folder = tmp_path / "own", tmp_path / "photos"
+    (own / "deep").mkdir(parents=True)
+    folder.mkdir()
+    photo = _photo((40, 30), 0)
+    photo.convert("CMYK").save(own / "a.jpg")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    photo.save(own / "b.jpg", exif=turned)
+    photo.save(own / "c.webp")
+    photo.save(own / "d.jpg")
+    (own / "e.jpg").write_bytes((own / "d.jpg").read_bytes()[:300])
+    photo.convert("RGBA").save(own / "f.png")
+    photo.convert("L").save(own / "g.png")
+    (own / "notes.txt").write_text("no image")
+    photo.save(own / "deep/h.jpeg")
+    said: list[str] = []
+    inputs.link(folder, own, None, said.append)
+    taken = {path.name: path.resolve().name for path in folder.iterdir()}
+    assert taken == {"00000.jpg": "d.jpg", "00001.jpg": "h.jpeg", "00002.png": "g.png"}
+    (line,) = said
+    for words in ("CMYK", "EXIF", "WEBP", "truncated", "RGBA"):
+        assert words in line
+
+    few = tmp_path / "few"
+    few.mkdir()
+    inputs.link(few, own, 1, said.append)
+    assert [path.resolve().name for path in few.iterdir()] == ["d.jpg"]
+    more = tmp_path / "more"
+    more.mkdir()
+    inputs.link(more, own, 9, said.append)
+    assert said[-1].endswith("has 3 photos that can be used, fewer than 9")
+
+
+def test_equal_pixels_shows_masks_that_are_wrong_missing_or_of_another_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = _module("results", monkeypatch)
+    reference, masks = tmp_path / "reference", tmp_path / "masks"
+    reference.mkdir()
+    masks.mkdir()
+    random = np.random.default_rng(3)
+    for name in "abcd":
+        values = random.integers(1, 4, (10, 20), dtype=np.uint8)
+        Image.fromarray(values).save(reference / f"{name}.png")
+        Image.fromarray(values).save(masks / f"{name}.png")
+    assert results.equal_pixels(masks, reference) == 1.0
+    (masks / "a.png").unlink()
+    assert results.equal_pixels(masks, reference) == 0.75
+    with Image.open(masks / "b.png") as mask:
+        mask.crop((0, 0, 20, 9)).save(masks / "b.png")
+    assert results.equal_pixels(masks, reference) == 0.5
+    with Image.open(masks / "c.png") as mask:
+        changed = np.array(mask)
+    changed[:5] = 4
+    Image.fromarray(changed).save(masks / "c.png")
+    assert results.equal_pixels(masks, reference) == 0.375
+
+
+def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = _module("results", monkeypatch)
+
+    def contestant(*rates: float) -> Any:
+        runs = [{"images_per_second": rate} for rate in rates]
+        return results.Result("one", None, runs)
+
+    # 3, 6 and 1 times as fast; the quotient of the medians would be 6.
+    assert results.ratio(contestant(12, 6, 1), contestant(4, 1, 1)) == 3
+    assert results.ratio(contestant(12, 6), None) is None
+    assert results.ratio(contestant(), contestant(1)) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_peak_memory_is_that_of_a_process_and_its_children(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processes = _module("processes", monkeypatch)
+    hold = "import time; data = bytearray(100_000_000); time.sleep(1.5)"
+    child = (
+        f"import subprocess, sys; c = subprocess.Popen([sys.executable, '-c', '{hold}']); {hold}"
+    )
+    ended = processes.run([sys.executable, "-c", child + "; c.wait()"], os.environ)
+    assert ended.code == 0, ended.stderr
+    assert 200e6 < ended.peak_memory < 300e6
+
+
+def _photo(size: tuple[int, int], seed: int) -> Image.Image:
+    patches = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize(size, Image.Resampling.BICUBIC)

@@ -1,0 +1,217 @@
+"""The local engine: workers that die, signals to stop, and memory that is shared."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batching import expected_mask, make_job, picture, read_mask, save_photos
+from numpy.typing import NDArray
+
+from petseg import signature
+from petseg.engines.local import LocalEngine
+from petseg.engines.outcome import Batch, Outcome, Work
+from petseg.engines.worker import Slots
+from petseg.errors import PetsegError
+from petseg.runtime import OrtSession
+from petseg.sharedbuffer import SharedBuffer
+from petseg.steps import Job
+
+COUNT = 12
+
+
+class Poison(str):
+    """A path that kills the worker it is handed to, as a bug in a native decoder would."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        return _die, (0,)
+
+
+def _die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def session(tiny_model: Path) -> OrtSession:
+    return OrtSession(tiny_model, signature.read(tiny_model), "cpu", 2)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return make_job(tmp_path / "masks", model_size=64)
+
+
+@pytest.fixture
+def todo(tmp_path: Path) -> list[Work]:
+    names = save_photos(tmp_path / "images", COUNT)
+    return [Work(str(tmp_path / "images" / name), name, name) for name in names]
+
+
+def run(
+    session: OrtSession,
+    job: Job,
+    todo: list[Work],
+    workers: int = 1,
+    stopping: Callable[[], bool] = lambda: False,
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+) -> tuple[list[Outcome], list[Batch], LocalEngine]:
+    outcomes: list[Outcome] = []
+    batches: list[Batch] = []
+
+    def keep(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        on_outcome(outcome)
+
+    engine = LocalEngine(session, job, workers)
+    try:
+        engine.run(iter(todo), keep, batches.append, stopping)
+    finally:
+        engine.close()
+    assert multiprocessing.active_children() == []
+    return outcomes, batches, engine
+
+
+def test_everything_is_done_once(
+    session: OrtSession, job: Job, todo: list[Work], tiny_model: Path
+) -> None:
+    outcomes, batches, engine = run(session, job, todo, workers=2)
+    assert sorted(outcome.work.name for outcome in outcomes) == [work.name for work in todo]
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    assert all(outcome.pixels == 96 * 128 for outcome in outcomes)
+    assert all(outcome.read_seconds > 0 < outcome.write_seconds for outcome in outcomes)
+    assert sum(batch.images for batch in batches) == COUNT
+    assert max(batch.images for batch in batches) <= 2
+    assert engine.restarts == 0
+    assert engine.peak_memory > 1_000_000
+    for seed, work in enumerate(todo):
+        np.testing.assert_array_equal(
+            read_mask(job.masks / work.mask), expected_mask(tiny_model, picture(seed))
+        )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_images_that_kill_workers_cost_themselves_and_no_more(
+    session: OrtSession, job: Job, todo: list[Work]
+) -> None:
+    # One after the other, so that a new worker meets the next at once.
+    for place in (0, 4, 5, 6, 7, 8, 9, COUNT - 1):
+        todo[place] = dataclasses.replace(todo[place], path=Poison(todo[place].path))
+    outcomes, _, engine = run(session, job, todo)
+    assert len(outcomes) == COUNT
+    failed = {outcome.work.name: outcome.problem for outcome in outcomes if outcome.problem}
+    assert set(failed) == {work.name for work in todo if isinstance(work.path, Poison)}
+    assert set(failed.values()) == {"a worker process died (SIGKILL) while reading it"}
+    assert engine.restarts == 8
+    assert sum(outcome.status == "done" for outcome in outcomes) == COUNT - 8
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_mask_whose_writing_kills_the_worker(
+    session: OrtSession, job: Job, todo: list[Work]
+) -> None:
+    todo[3] = dataclasses.replace(todo[3], mask=Poison(todo[3].mask))
+    outcomes, _, _ = run(session, job, todo)
+    (failed,) = [outcome for outcome in outcomes if outcome.status == "failed"]
+    assert failed.work.name == todo[3].name
+    assert failed.problem == "a worker process died (SIGKILL) while writing its mask"
+    assert len(outcomes) == COUNT
+
+
+class Unusable(Job):
+    """A job that no worker survives receiving."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        return _die, (0,)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_workers_that_cannot_start_end_the_run(
+    session: OrtSession, job: Job, todo: list[Work]
+) -> None:
+    unusable = Unusable(**vars(job))
+    with pytest.raises(PetsegError, match=r"worker processes die before they are ready \(SIGKILL"):
+        run(session, unusable, todo)
+
+
+def test_stopping_ends_what_is_under_way_and_no_more(
+    session: OrtSession, job: Job, tmp_path: Path
+) -> None:
+    names = save_photos(tmp_path / "many", 60, 30, 30)
+    todo = [Work(str(tmp_path / "many" / name), name, name) for name in names]
+    seen: list[Outcome] = []
+    outcomes, _, engine = run(
+        session, job, todo, stopping=lambda: len(seen) >= 3, on_outcome=seen.append
+    )
+    assert 3 <= len(outcomes) <= 3 + engine.slots.count
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    assert sorted(path.name for path in job.masks.glob("*.png")) == sorted(
+        outcome.work.mask for outcome in outcomes
+    )
+
+
+def test_somebodys_mask_is_kept(session: OrtSession, job: Job, todo: list[Work]) -> None:
+    job.masks.mkdir()
+    (job.masks / "005.png").write_text("mine")
+    outcomes, _, _ = run(session, job, todo)
+    assert {o.work.mask for o in outcomes if o.status == "kept"} == {"005.png"}
+    assert (job.masks / "005.png").read_text() == "mine"
+    assert len(outcomes) == COUNT
+
+
+class Failing:
+    """A session whose model cannot be computed."""
+
+    provider, precision, batch_size = "cpu", "float32", 2
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        raise ZeroDivisionError("in the session")
+
+
+def test_an_error_of_the_session_comes_through(job: Job, todo: list[Work]) -> None:
+    with pytest.raises(ZeroDivisionError, match="in the session"):
+        run(Failing(), job, todo)  # type: ignore[arg-type]
+    assert not job.masks.exists()
+
+
+def test_shared_memory_is_one_memory(job: Job) -> None:
+    slots = Slots.allocate(3, 8, 2)
+    images, probabilities = slots.arrays()
+    assert images.shape == (3, 8, 8, 3)
+    assert probabilities.shape == (3, 2, 8, 8)
+    images[1], probabilities[2] = 7, 9
+    again_images, again_probabilities = slots.arrays()
+    assert (again_images[1] == 7).all()
+    assert not again_images[[0, 2]].any()
+    assert (again_probabilities[2] == 9).all()
+    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    process = context.Process(target=_fill, args=(slots,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert (images[0] == 5).all()
+    del images, probabilities, again_images, again_probabilities
+    slots.buffer.close()
+
+
+def _fill(slots: Slots) -> None:
+    slots.arrays()[0][0] = 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous files are Linux's")
+def test_shared_memory_leaves_nothing_behind() -> None:
+    def held() -> tuple[int, int]:
+        return tuple(len(list(Path(folder).iterdir())) for folder in ("/dev/shm", "/proc/self/fd"))
+
+    before = held()
+    buffer = SharedBuffer(1000)
+    assert len(buffer.memory) == 1000
+    assert held()[0] == before[0]
+    buffer.close()
+    assert held() == before

@@ -1,0 +1,342 @@
+"""What a run will do, settled before it does any of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batching import MAKER, make_job, picture, read_mask, save_photos, write_mask
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from petseg import sources, steps
+from petseg.errors import PetsegError
+from petseg.plan import Plan, Rules, make_plan
+from petseg.records import Maker
+from petseg.sources import Source
+
+COUNT = 4
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    save_photos(folder, COUNT, 20, 30)
+    return folder
+
+
+@pytest.fixture
+def masks(images: Path, tmp_path: Path) -> Path:
+    """A mask of each of the images."""
+    job = make_job(tmp_path / "masks")
+    for path in images.iterdir():
+        write_mask(path, path.name, job)
+    return job.masks
+
+
+def plan(
+    images: Path | str,
+    masks: Path,
+    maker: Maker = MAKER,
+    formats: tuple[str, ...] = (),
+    redo: bool = False,
+    overwrite: bool = False,
+    verify: bool = False,
+    list_file: Path | None = None,
+) -> Plan:
+    rules = Rules(masks, maker, formats, redo, overwrite, verify)
+    found = make_plan(sources.find(str(images), list_file), rules)
+    settled = found.skipped + len(found.failed) + found.ignored + len(found.todo)
+    assert found.files == settled
+    assert len(found.kept) <= found.skipped
+    assert found.redone <= len(found.todo)
+    return found
+
+
+def todo(found: Plan) -> list[str]:
+    return [work.mask for work in found.todo]
+
+
+def test_everything_is_to_do_at_first(images: Path, tmp_path: Path) -> None:
+    found = plan(images, tmp_path / "masks")
+    assert [(work.name, work.mask) for work in found.todo] == [
+        (f"00{n}.png", f"00{n}.png") for n in range(COUNT)
+    ]
+    assert [work.path for work in found.todo] == [str(images / f"00{n}.png") for n in range(COUNT)]
+    assert found.redone == found.skipped == 0
+    assert not (tmp_path / "masks").exists()
+
+
+def test_nothing_is_to_do_at_last(images: Path, masks: Path) -> None:
+    found = plan(images, masks)
+    assert (found.skipped, found.todo, found.kept) == (COUNT, [], [])
+
+
+def newer(photo: Path) -> None:
+    os.utime(photo, ns=(0, photo.stat().st_mtime_ns + 1))
+
+
+def other_content(photo: Path) -> None:
+    stamp = photo.stat().st_mtime_ns
+    Image.fromarray(picture(99, 21, 30)).save(photo)
+    os.utime(photo, ns=(stamp, stamp))
+
+
+@pytest.mark.parametrize("change", [newer, other_content])
+def test_a_changed_photo_is_done_again(
+    change: Callable[[Path], None], images: Path, masks: Path
+) -> None:
+    change(images / "001.png")
+    found = plan(images, masks)
+    assert (todo(found), found.skipped, found.redone) == (["001.png"], COUNT - 1, 1)
+
+
+def test_verify_compares_content(images: Path, masks: Path) -> None:
+    newer(images / "001.png")
+    assert todo(plan(images, masks, verify=True)) == []
+    # Same size and time, one byte another.
+    photo = images / "002.png"
+    stamp = photo.stat().st_mtime_ns
+    data = bytearray(photo.read_bytes())
+    data[-1] ^= 1
+    photo.write_bytes(data)
+    os.utime(photo, ns=(stamp, stamp))
+    assert todo(plan(images, masks)) == ["001.png"]
+    assert todo(plan(images, masks, verify=True)) == ["002.png"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("model", "ef" * 32), ("transform", "another/2"), ("size", "model")],
+)
+def test_masks_of_another_maker_stop_the_run(
+    field: str, value: str, images: Path, masks: Path
+) -> None:
+    maker = dataclasses.replace(MAKER, **{field: value})
+    old = getattr(MAKER, field)[:12]
+    with pytest.raises(PetsegError) as caught:
+        plan(images, masks, maker)
+    message = str(caught.value)
+    assert f"{COUNT} masks in {masks} were made by another model or with other options" in message
+    assert f"000.png ({field}: {old}, now {value[:12]})" in message
+    assert "--redo makes petseg's own masks again" in message
+    assert todo(plan(images, masks, maker, redo=True)) == todo(plan(images, masks, redo=True))
+
+
+def test_a_long_list_is_cut(tmp_path: Path) -> None:
+    save_photos(tmp_path / "images", 14, 4, 4)
+    job = make_job(tmp_path / "masks")
+    for path in (tmp_path / "images").iterdir():
+        write_mask(path, path.name, job)
+    with pytest.raises(PetsegError, match=r"14 masks.*009\.png.*; and 4 more; --redo"):
+        plan(tmp_path / "images", job.masks, dataclasses.replace(MAKER, model="00"))
+
+
+def correct(mask: Path) -> None:
+    pixels = read_mask(mask)
+    pixels[2, 2] = pixels[2, 2] % 3 + 1
+    Image.fromarray(pixels).save(mask)
+
+
+def replace(mask: Path) -> None:
+    Image.fromarray(np.ones((20, 30), np.uint8)).save(mask)
+
+
+def make_a_link(mask: Path) -> None:
+    mask.unlink()
+    mask.symlink_to("nowhere.png")
+
+
+def make_a_folder(mask: Path) -> None:
+    mask.unlink()
+    mask.mkdir()
+
+
+def write_notes(mask: Path) -> None:
+    mask.write_text("to do")
+
+
+@pytest.mark.parametrize("work", [correct, replace, make_a_link, make_a_folder, write_notes])
+def test_a_persons_work_is_kept(work: Callable[[Path], None], images: Path, masks: Path) -> None:
+    work(masks / "002.png")
+    for options in ({}, {"redo": True}, {"verify": True}, {"formats": ("color",)}):
+        found = plan(images, masks, **options)
+        assert found.kept == ["002.png"]
+        assert "002.png" not in todo(found)
+    # Not even another model's run stops at it.
+    shutil.copy(masks / "000.png", masks.with_name("aside"))
+    for other in ("000.png", "001.png", "003.png"):
+        (masks / other).unlink()
+    found = plan(images, masks, dataclasses.replace(MAKER, model="00"))
+    assert (found.kept, len(found.todo)) == (["002.png"], 3)
+
+
+def test_overwrite_takes_a_persons_work_too(images: Path, masks: Path) -> None:
+    correct(masks / "002.png")
+    found = plan(images, masks, overwrite=True)
+    assert (len(found.todo), found.redone, found.kept) == (COUNT, COUNT, [])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.99])
+def test_a_mask_that_was_cut_off_is_made_again(share: float, images: Path, masks: Path) -> None:
+    mask = masks / "002.png"
+    data = mask.read_bytes()
+    mask.write_bytes(data[: int(share * len(data))])
+    found = plan(images, masks)
+    assert (todo(found), found.redone, found.kept) == (["002.png"], 1, [])
+
+
+def test_a_missing_extra_format_is_made(images: Path, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "masks", formats=("color",))
+    for path in images.iterdir():
+        write_mask(path, path.name, job)
+    assert todo(plan(images, job.masks, formats=("color",))) == []
+    (job.masks / "petseg" / "color" / "003.png").unlink()
+    assert todo(plan(images, job.masks, formats=("color",))) == ["003.png"]
+    assert todo(plan(images, job.masks)) == []
+
+
+def test_a_photo_that_vanished_is_looked_at_again(images: Path, masks: Path) -> None:
+    (images / "001.png").unlink()
+    listed = images.with_name("list")
+    listed.write_text("000.png\n001.png\n")
+    found = plan(images, masks, list_file=listed)
+    assert (found.skipped, found.failed) == (1, [("001.png", "no such file")])
+
+
+def sources_of(*names: str) -> list[Source]:
+    return [Source(f"/nowhere/{name}", name, True) for name in names]
+
+
+def collide(*names: str, rule: str = "stem") -> str | None:
+    rules = Rules(
+        Path("/nowhere-else"), dataclasses.replace(MAKER, names=rule), (), False, False, False
+    )
+    try:
+        make_plan(sources_of(*names), rules)
+    except PetsegError as error:
+        return str(error)
+    return None
+
+
+def test_collisions_name_all_that_meet() -> None:
+    message = collide("x.jpg", "y.jpg", "x.png", "X.gif", "z/y.jpg")
+    assert message is not None
+    assert "1 mask names are claimed more than once: x.jpg and x.png and X.gif" in message
+    assert collide("x.jpg", "y.jpg", "z/x.jpg", "z/y.jpg") is None
+    assert collide("x.jpg", "x.png", rule="full") is None
+    assert "rename them" in (collide("x.jpg", "X.jpg", rule="full") or "")
+    many = [name for number in range(30) for name in (f"{number:02}.jpg", f"{number:02}.png")]
+    assert "30 mask names" in (collide(*many) or "")
+    assert "09.jpg and 09.png; and 20 more; --names full" in (collide(*many) or "")
+
+
+def test_a_mask_may_not_meet_a_folder() -> None:
+    message = collide("a/x.png/inner.jpg", "a/x.jpg")
+    assert message is not None
+    assert "a/x.jpg and a/x.png/" in message
+    assert collide("a/x.png/deep/inner.jpg", "a/X.jpg") is not None
+    assert collide("a/x/inner.jpg", "a/x.jpg") is None
+    # Folders that some file systems take for one are no trouble as long as no masks meet.
+    assert collide("A/x.jpg", "a/y.jpg") is None
+
+
+def relative_paths(letters: str) -> st.SearchStrategy[list[str]]:
+    name = st.text(letters, min_size=1, max_size=5).filter(
+        lambda name: all(part not in {"", ".", ".."} for part in name.split("/"))
+    )
+    return st.lists(name, min_size=1, max_size=6, unique=True)
+
+
+def meet(names: list[str], rule: str, folded: Callable[[str], set[str]]) -> bool:
+    """Whether two masks, or a mask and a folder, have a name in common."""
+    found = [steps.mask_name(name, rule) for name in names]
+    folders = {str(above) for name in found for above in Path(name).parents}
+    return any(
+        folded(one) & folded(other)
+        for number, one in enumerate(found)
+        for other in (*found[number + 1 :], *folders)
+    )
+
+
+rules = st.sampled_from(["stem", "full"])
+
+
+@given(relative_paths("aAb./"), rules)
+def test_collisions_are_found_and_nothing_else(names: list[str], rule: str) -> None:
+    wanted = meet(names, rule, lambda name: {name.lower()})
+    assert (collide(*names, rule=rule) is not None) == wanted
+
+
+@given(
+    relative_paths("sS\u017f\u00df\u00e9\u00c9e\u0301\u0130i\u0307\ufb01f\u212ak\u0345./"), rules
+)
+def test_collisions_of_all_scripts_are_found(names: list[str], rule: str) -> None:
+    def folded(name: str) -> set[str]:
+        """What file systems that ignore case or Unicode form may make of a name."""
+        return {
+            unicodedata.normalize("NFC", name),
+            unicodedata.normalize("NFD", name).upper(),
+            name.casefold(),
+        }
+
+    if meet(names, rule, folded):
+        assert "claimed more than once" in (collide(*names, rule=rule) or "")
+
+
+def test_no_images(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(PetsegError, match="no images found among 1 files"):
+        plan(tmp_path, tmp_path / "masks")
+    (tmp_path / "notes.txt").unlink()
+    with pytest.raises(PetsegError, match="no images found: the input is empty"):
+        plan(tmp_path, tmp_path / "masks")
+
+
+def test_photos_where_masks_go_are_refused(images: Path, tmp_path: Path) -> None:
+    words = "images lie in .*, where masks of that name are to go.*choose another folder"
+    # A glob that reaches into the masks.
+    plan(f"{images}/**/*.png", images / "masks")
+    write_mask(images / "000.png", "000.png", make_job(images / "masks"))
+    with pytest.raises(PetsegError, match=words):
+        plan(f"{images}/**/*.png", images / "masks")
+    # A link that leads there.
+    shutil.move(images / "masks", tmp_path / "masks")
+    (images / "link").symlink_to(tmp_path / "masks")
+    with pytest.raises(PetsegError, match=words):
+        plan(images, tmp_path / "masks")
+    # A photo that would be its own mask.
+    with pytest.raises(PetsegError, match=words):
+        plan(images / "001.png", images)
+    # A mask beside its photo is what was asked for.
+    Image.fromarray(picture(1, 9, 9)).save(images / "only.jpg")
+    assert todo(plan(images / "only.jpg", images)) == ["only.png"]
+    assert len(plan(f"{images}/*.png", tmp_path).todo) == COUNT
+
+
+def test_petsegs_own_folder_is_no_input(images: Path, tmp_path: Path) -> None:
+    (images / "Petseg").mkdir()
+    shutil.copy(images / "000.png", images / "Petseg" / "x.png")
+    with pytest.raises(PetsegError, match="the input has a folder Petseg/"):
+        plan(f"{images}/**/*.png", tmp_path / "masks")
+    (images / "inner").mkdir()
+    (images / "Petseg").rename(images / "inner" / "petseg")
+    assert "inner/petseg/x.png" in todo(plan(f"{images}/**/*.png", tmp_path / "masks"))
+
+
+def test_a_mask_that_may_not_be_read_stops_the_run(
+    images: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(PetsegError, match=r"cannot read .*000\.png: Permission denied"):
+        plan(images, masks)

@@ -1,0 +1,209 @@
+"""The record inside each mask, and what is told from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batching import picture
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from petseg import masks, records
+from petseg.classes import PET_CLASSES, ids_to_values
+from petseg.records import ImageIdentity, Maker, MaskState, Record
+
+IDS = (picture(1, 40, 60)[..., 0] % 3).astype(np.uint8)
+
+text = st.text(max_size=40)
+whole = st.integers(0, 2**63 - 1)
+record_strategy = st.builds(
+    Record,
+    image=st.builds(ImageIdentity, size=whole, mtime_ns=st.integers(-(2**63), 2**63), sha256=text),
+    maker=st.builds(Maker, model=text, transform=text, size=text, names=text),
+    provider=text,
+    precision=text,
+    class_pixels=st.lists(whole, max_size=8).map(tuple),
+    confidence=st.floats(0, 1),
+    pixels_sha256=text,
+    data_crc32=st.integers(0, 2**32 - 1),
+)
+
+
+def make(ids: np.ndarray = IDS) -> tuple[bytes, Record]:
+    """A mask as petseg writes it."""
+    png = masks.encode_index(ids, PET_CLASSES)
+    record = Record(
+        image=ImageIdentity(1234, 1_700_000_000_123_456_789, "ab" * 32),
+        maker=Maker("cd" * 32, "some-transform/1", "source", "stem"),
+        provider="cpu",
+        precision="float32",
+        class_pixels=tuple(np.bincount(ids.ravel(), minlength=3).tolist()),
+        confidence=0.75,
+        pixels_sha256=records.hash_pixels(ids_to_values(PET_CLASSES)[ids]),
+        data_crc32=records.data_crc32(png),
+    )
+    return records.embed(png, record), record
+
+
+@given(record_strategy)
+def test_a_record_survives_the_round_trip(record: Record) -> None:
+    assert Record.from_json(record.to_json()) == record
+
+
+@given(record_strategy)
+def test_a_record_survives_in_a_png_that_stays_a_png(record: Record) -> None:
+    png = masks.encode_index(IDS, PET_CLASSES)
+    found = records._walk(records.embed(png, record))
+    assert found.record == record
+    assert found.whole
+    assert found.data_crc32 == records.data_crc32(png)
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.recursive(
+            st.none() | st.integers() | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        ).map(json.dumps),
+    )
+)
+def test_what_is_no_record_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the text is for nobody
+        Record.from_json(text)
+
+
+def test_a_record_of_another_version_is_none_of_ours() -> None:
+    _, record = make()
+    values = json.loads(record.to_json())
+    with pytest.raises(ValueError, match="another version"):
+        Record.from_json(json.dumps({**values, "version": records.RECORD_VERSION + 1}))
+
+
+def test_other_programs_read_the_mask_and_its_text(tmp_path: Path) -> None:
+    data, record = make()
+    (tmp_path / "x.png").write_bytes(data)
+    with Image.open(tmp_path / "x.png") as image:
+        np.testing.assert_array_equal(np.array(image), IDS + 1)
+        assert Record.from_json(image.text["petseg"]) == record
+
+
+def test_the_state_of_a_place(tmp_path: Path) -> None:
+    data, record = make()
+    path = tmp_path / "x.png"
+    assert records.inspect(path) == (MaskState.ABSENT, None)
+    assert records.inspect(tmp_path / "no" / "x.png") == (MaskState.ABSENT, None)
+    path.write_bytes(data)
+    assert records.inspect(path) == (MaskState.OURS, record)
+    assert records.inspect(path / "y.png") == (MaskState.ABSENT, None)
+    (tmp_path / "folder.png").mkdir()
+    assert records.inspect(tmp_path / "folder.png") == (MaskState.FOREIGN, None)
+    (tmp_path / "link.png").symlink_to("gone.png")
+    assert records.inspect(tmp_path / "link.png") == (MaskState.FOREIGN, None)
+
+
+def test_a_mask_cut_off_anywhere_is_nobodys_work(tmp_path: Path) -> None:
+    data, record = make()
+    path = tmp_path / "x.png"
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        state, found = records.inspect(path)
+        assert state is MaskState.CUT, length
+        assert found in (None, record)
+    path.write_bytes(data + b"something appended")
+    assert records.inspect(path)[0] is MaskState.OURS
+
+
+def test_what_others_cut_off_is_theirs(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    png = masks.encode_index(IDS, PET_CLASSES)
+    for length in range(48, len(png)):
+        path.write_bytes(png[:length])
+        assert records.inspect(path) == (MaskState.FOREIGN, None), length
+    for data in (b"hello", b"\x00" * 100, b"\x89PNX", b"GIF89a"):
+        path.write_bytes(data)
+        assert records.inspect(path) == (MaskState.FOREIGN, None), data
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_have_a_state(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.png"
+    for content in (data, make()[0][:60] + data, make()[0][:8] + data):
+        path.write_bytes(content)
+        assert records.inspect(path)[0] in (MaskState.FOREIGN, MaskState.CUT)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_damaged_byte_never_passes_for_ours(
+    tmp_path_factory: pytest.TempPathFactory, place: int, change: int
+) -> None:
+    data = bytearray(make()[0])
+    data[place % len(data)] ^= change
+    path = tmp_path_factory.getbasetemp() / "damaged.png"
+    path.write_bytes(data)
+    assert records.inspect(path)[0] is not MaskState.OURS
+
+
+def corrected(path: Path) -> Image.Image:
+    """What a person makes of the mask: one pixel is another class."""
+    with Image.open(path) as image:
+        image.load()
+        pixels = np.array(image)
+    pixels[3, 5] = pixels[3, 5] % 3 + 1
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("keep_text", [True, False])
+def test_a_corrected_mask_is_the_persons(keep_text: bool, tmp_path: Path) -> None:
+    data, record = make()
+    path = tmp_path / "x.png"
+    path.write_bytes(data)
+    info = PngImagePlugin.PngInfo()
+    if keep_text:
+        info.add_text("petseg", record.to_json())
+    corrected(path).save(path, pnginfo=info)
+    assert records.inspect(path) == (MaskState.FOREIGN, record if keep_text else None)
+
+
+@pytest.mark.parametrize("level", [0, 9])
+def test_the_same_pixels_packed_anew_are_still_ours(level: int, tmp_path: Path) -> None:
+    data, record = make()
+    path = tmp_path / "x.png"
+    path.write_bytes(data)
+    with Image.open(path) as image:
+        image.load()
+        info = PngImagePlugin.PngInfo()
+        info.add_text("petseg", image.text["petseg"])
+        image.save(path, pnginfo=info, compress_level=level)
+    assert path.read_bytes() != data
+    assert records.data_crc32(path.read_bytes()) != record.data_crc32
+    assert records.inspect(path) == (MaskState.OURS, record)
+
+
+def test_the_same_pixels_in_another_mode_are_not_ours(tmp_path: Path) -> None:
+    data, record = make()
+    path = tmp_path / "x.png"
+    path.write_bytes(data)
+    info = PngImagePlugin.PngInfo()
+    info.add_text("petseg", record.to_json())
+    with Image.open(path) as image:
+        image.convert("RGB").save(path, pnginfo=info)
+    assert records.inspect(path)[0] is MaskState.FOREIGN
+
+
+def test_the_checksum_wants_a_whole_png() -> None:
+    data, _ = make()
+    with pytest.raises(ValueError, match="not a PNG"):
+        records.data_crc32(b"hello")
+    with pytest.raises(ValueError, match="truncated"):
+        records.data_crc32(data[:-1])
+
+
+def test_a_mask_without_text_in_unicode_is_ascii() -> None:
+    _, record = make()
+    assert records.embed(masks.encode_index(IDS, PET_CLASSES), record).count(b"tEXt") == 1
+    assert record.to_json().isascii()

@@ -1,0 +1,141 @@
+"""Counts, times and exit code, and the files that tell of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from petseg.report import Counts, Report, Rows, Stage, write_atomically
+
+number = st.integers(0, 10**7)
+
+
+@given(number, number, number, number, number)
+def test_counts_add_up(done: int, skipped: int, failed: int, ignored: int, left: int) -> None:
+    files = done + skipped + failed + ignored + left
+    counts = Counts(files, done, skipped, 0, failed, ignored)
+    assert counts.left == left
+    found = Report({}, counts).as_dict()["counts"]
+    assert found.pop("kept") == 0
+    assert found.pop("files") == sum(found.values())
+
+
+@pytest.mark.parametrize(
+    ("stopped", "failed", "code"),
+    [
+        (None, 0, 0),
+        (None, 1, 3),
+        ("--fail-fast", 1, 1),
+        ("error", 0, 1),
+        ("SIGINT", 5, 130),
+        ("SIGTERM", 0, 143),
+    ],
+)
+def test_exit_codes(stopped: str | None, failed: int, code: int) -> None:
+    report = Report({}, Counts(files=9, failed=failed), stopped=stopped)
+    assert report.exit_code == code
+    assert report.as_dict()["exit_code"] == code
+
+
+@given(st.lists(st.floats(1e-5, 600), min_size=1, max_size=200), st.floats(0.01, 1))
+def test_percentiles_are_within_5_percent(seconds: list[float], share: float) -> None:
+    stage = Stage()
+    for value in seconds:
+        stage.add(value, value)
+    exact = float(np.quantile(seconds, share, method="inverted_cdf"))
+    found = stage.percentile(share)
+    assert found is not None
+    assert exact / 1.051 <= found <= exact * 1.051
+    assert stage.busy_seconds == pytest.approx(sum(seconds))
+
+
+def test_a_stage_without_items_has_no_percentiles() -> None:
+    assert Stage().percentile(0.5) is None
+    assert Stage().as_dict()["p99_seconds"] is None
+
+
+def test_times_beyond_the_bins_are_counted() -> None:
+    stage = Stage()
+    for seconds in (0.0, 1e-9, 1e6):
+        stage.add(seconds, seconds)
+    assert stage.percentile(1.0) is not None
+    assert int(stage.bins.sum()) == 3
+
+
+def report_with(infer_wall: float, read: float, infer: float, write: float) -> Report:
+    report = Report({}, Counts(files=10, done=10))
+    report.wall_seconds, report.model_load_seconds = 11.0, 1.0
+    report.infer_wall_seconds = infer_wall
+    for name, seconds in (("read", read), ("infer", infer), ("write", write)):
+        report.stages[name].busy_seconds = seconds
+    return report
+
+
+def test_the_bottleneck() -> None:
+    assert report_with(9.0, 99.0, 1.0, 1.0).bottleneck == "infer"
+    assert report_with(5.0, 9.0, 1.0, 1.0).bottleneck == "read"
+    assert report_with(5.0, 1.0, 1.0, 9.0).bottleneck == "write"
+    assert Report({}).bottleneck is None
+
+
+def test_rates_leave_loading_the_model_out() -> None:
+    report = report_with(5.0, 1.0, 1.0, 1.0)
+    report.pixels = 20_000_000
+    assert report.images_per_second == pytest.approx(1.0)
+    assert report.as_dict()["megapixels_per_second"] == pytest.approx(2.0)
+    empty = Report({}).as_dict()
+    assert empty["images_per_second"] == empty["megapixels_per_second"] == 0.0
+
+
+def test_the_summary_names_what_matters() -> None:
+    report = report_with(5.0, 1.0, 1.0, 9.0)
+    report.counts = Counts(files=16, done=10, skipped=3, kept=2, failed=1, ignored=1)
+    report.provider, report.precision = "cpu", "float32"
+    report.notes.append("something happened")
+    text = report.summary()
+    assert "16 files: 10 done, 3 skipped, 1 failed, 1 ignored, 1 left" in text
+    assert "2 masks kept that petseg did not make or somebody changed" in text
+    assert "images/s on cpu (float32)" in text
+    assert "held back by: write" in text
+    assert "something happened" in text
+
+
+def test_stats_are_json_and_whole(tmp_path: Path) -> None:
+    report = report_with(5.0, 1.0, 1.0, 1.0)
+    report.write_stats(tmp_path / "new" / "stats.json")
+    found = json.loads((tmp_path / "new" / "stats.json").read_text())
+    assert found["counts"]["done"] == 10
+    assert set(found["stages"]) == {"read", "infer", "write"}
+    assert {"p50_seconds", "p95_seconds", "p99_seconds", "busy_core_seconds"} == set(
+        found["stages"]["read"]
+    )
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["stats.json"]
+
+
+def test_a_file_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "stats.json").mkdir()
+    with pytest.raises(OSError, match="stats"):
+        write_atomically(tmp_path / "stats.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["stats.json"]
+
+
+def test_rows_keep_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "failures.csv"
+    rows = Rows(path, tmp_path, ("file", "reason"))
+    names = ["plain.jpg", "new\nline.jpg", 'quote",.jpg', "caf\u00e9.jpg", "not-utf8-\udcff.jpg"]
+    for name in names:
+        rows.add(name, "why")
+    assert not path.exists()
+    rows.close()
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert list(csv.reader(file)) == [["file", "reason"], *([name, "why"] for name in names)]
+    assert b"not-utf8-\xff.jpg" in path.read_bytes()
+    # Nothing to tell: the earlier list goes.
+    Rows(path, tmp_path, ("file", "reason")).close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,246 @@
+"""One onnxruntime session: buffers, batches, memory, and which provider is taken."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from batching import picture
+from numpy.typing import NDArray
+
+from petseg import runtime, signature, transforms
+from petseg.errors import ProviderError
+from petseg.runtime import OrtSession
+from petseg.signature import INPUT, PROBABILITIES
+
+Images = NDArray[np.uint8]
+RuntimeException = ort.capi.onnxruntime_pybind11_state.RuntimeException
+
+
+def draw(count: int) -> Images:
+    return np.stack([transforms.to_model(picture(seed), 64) for seed in range(count)])
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_model: Path) -> Images:
+    """What onnxruntime gives for 11 images, one at a time."""
+    session = ort.InferenceSession(tiny_model, providers=["CPUExecutionProvider"])
+    planes = [session.run([PROBABILITIES], {INPUT: one[None]})[0] for one in draw(11)]
+    found = np.concatenate(planes)
+    assert len({plane.tobytes() for plane in found}) == 11
+    return found
+
+
+def open_session(model: Path, batch_size: int | None = None) -> OrtSession:
+    return OrtSession(model, signature.read(model), "cpu", batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 8, 16])
+def test_any_number_of_images(batch_size: int, tiny_model: Path, expected: Images) -> None:
+    session = open_session(tiny_model, batch_size)
+    for count in (11, 1, 2, 3, 5, 8, 1):
+        found = session.run(draw(count))
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, expected[:count])
+
+
+def test_padding_never_shows(tiny_model: Path, expected: Images) -> None:
+    session = open_session(tiny_model, 8)
+    session.run(np.full((8, 64, 64, 3), 255, np.uint8))
+    # Padded to 8 in a buffer full of other pixels.
+    np.testing.assert_array_equal(session.run(draw(5)), expected[:5])
+    np.testing.assert_array_equal(session.run(draw(7)[::-1]), expected[:7][::-1])
+
+
+def test_results_are_not_overwritten_by_the_next_batch(tiny_model: Path, expected: Images) -> None:
+    session = open_session(tiny_model, 4)
+    first = session.run(draw(4))
+    session.run(np.zeros((4, 64, 64, 3), np.uint8))
+    np.testing.assert_array_equal(first, expected[:4])
+
+
+def test_shapes_are_few_and_bound_once(tiny_model: Path) -> None:
+    session = open_session(tiny_model, 6)
+    for count in range(1, 7):
+        session.run(draw(count))
+    assert sorted(session._bindings) == [1, 2, 4, 6]
+    before = dict(session._bindings)
+    for count in range(1, 7):
+        session.run(draw(count))
+    assert session._bindings == before
+
+
+class Exhausted:
+    """onnxruntime's session, on a device that has memory for a few images only."""
+
+    def __init__(self, session: ort.InferenceSession, images: int, error: Exception) -> None:
+        self._session, self._images, self._error = session, images, error
+        self.shapes: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        shape = binding.get_outputs()[0].shape()[0]
+        self.shapes.append(shape)
+        if shape > self._images:
+            raise self._error
+        self._session.run_with_iobinding(binding)
+
+
+# As onnxruntime says it: microsoft/onnxruntime#22702, hacksider/Deep-Live-Cam#584 and #645.
+OUT_OF_MEMORY = [
+    RuntimeException(
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running "
+        "Conv node. Name:'block1_conv1' Status Message: /onnxruntime_src/onnxruntime/core/framework"
+        "/bfc_arena.cc:376 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, "
+        "onnxruntime::Stream*, bool, onnxruntime::WaitNotificationFn) Failed to allocate memory "
+        "for requested buffer of size 8388608000"
+    ),
+    ort.capi.onnxruntime_pybind11_state.Fail(
+        "[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0 ; hostname=here ; "
+        "file=cuda_stream_handle.cc ; line=175 ; expr=cudaStreamCreateWithFlags(&stream)"
+    ),
+    RuntimeException(
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running "
+        "Gemm node. Name:'fc1' Status Message: CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0"
+    ),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+@pytest.mark.parametrize(("room", "size_after"), [(4, 4), (3, 2), (1, 1)])
+def test_out_of_memory_halves_the_batch_and_goes_on(
+    error: Exception, room: int, size_after: int, tiny_model: Path, expected: Images
+) -> None:
+    session = open_session(tiny_model, 8)
+    session._session = device = Exhausted(session._session, room, error)
+    np.testing.assert_array_equal(session.run(draw(11)), expected)
+    assert session.batch_size == size_after
+    assert session.notes[-1] == f"cpu ran out of memory; batch size now {size_after}"
+    device.shapes.clear()
+    np.testing.assert_array_equal(session.run(draw(8)), expected[:8])
+    assert max(device.shapes) == size_after, "it was tried again"
+
+
+def test_out_of_memory_with_one_image_is_the_end(tiny_model: Path) -> None:
+    session = open_session(tiny_model, 2)
+    session._session = Exhausted(session._session, 0, OUT_OF_MEMORY[0])
+    with pytest.raises(ProviderError, match=r"cpu is out of memory even for one image: .*buffer"):
+        session.run(draw(2))
+
+
+def test_other_errors_are_not_taken_for_it(tiny_model: Path) -> None:
+    session = open_session(tiny_model, 2)
+    session._session = Exhausted(session._session, 0, RuntimeException("illegal memory access"))
+    with pytest.raises(RuntimeException, match="illegal memory access"):
+        session.run(draw(2))
+    assert session.batch_size == 2
+
+
+def test_the_session_says_what_it_runs_on(tiny_model: Path) -> None:
+    session = open_session(tiny_model)
+    assert (session.provider, session.precision) == ("cpu", "float32")
+    assert session.batch_size == runtime.DEFAULT_BATCH_SIZE["cpu"]
+    assert session.notes == []
+
+
+def machine(
+    monkeypatch: pytest.MonkeyPatch,
+    packages: dict[str, str],
+    providers: tuple[str, ...] = ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    libraries: tuple[str, ...] = (),
+    version: str = "1.31.1",
+) -> None:
+    """Pretend: these packages are installed, these libraries can be loaded."""
+
+    def find(name: str) -> str:
+        if name in packages:
+            return packages[name]
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", find)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(providers))
+    monkeypatch.setattr(ort, "preload_dlls", lambda: print("Failed to load libnothing.so"))
+    monkeypatch.setattr(ort, "__version__", version)
+    monkeypatch.setattr(runtime, "_loads", lambda library: library in libraries)
+
+
+GPU = {"onnxruntime-gpu": "1.31.1"}
+DRIVER = "libcuda.so.1"
+
+
+@pytest.mark.parametrize(
+    ("packages", "options", "words"),
+    [
+        (
+            {"onnxruntime": "1.32.0", **GPU},
+            {},
+            ["onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are both installed", "pip uninstall"],
+        ),
+        (
+            {"onnxruntime": "1.32.0"},
+            {"providers": ("CPUExecutionProvider",)},
+            ["onnxruntime 1.32.0 has no CUDA", "install onnxruntime-gpu"],
+        ),
+        (GPU, {}, ["no NVIDIA driver (libcuda.so.1 cannot be loaded)"]),
+        (
+            GPU,
+            {"libraries": (DRIVER,)},
+            ["libcublas.so.13 is missing", "pip install 'petseg[cuda13]'"],
+        ),
+        (
+            GPU,
+            {"libraries": (DRIVER,), "version": "1.26.0"},
+            ["libcublas.so.12 is missing", "pip install 'petseg[cuda12]'"],
+        ),
+        (
+            GPU,
+            {"libraries": (DRIVER, "libcublas.so.13")},
+            ["libcudnn.so.9 is missing", "pip install 'petseg[cuda13]'"],
+        ),
+    ],
+)
+def test_what_is_missing_for_cuda(
+    packages: dict[str, str],
+    options: dict[str, Any],
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    machine(monkeypatch, packages, **options)
+    with pytest.raises(ProviderError, match="--provider cuda: ") as caught:
+        runtime.choose("cuda")
+    choice = runtime.choose("auto")
+    assert choice.provider == "cpu"
+    for word in words:
+        assert word in str(caught.value)
+        assert word in choice.reason
+    assert capsys.readouterr().out == "", "stdout is for results"
+
+
+def test_with_everything_there_cuda_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    machine(monkeypatch, GPU, libraries=(DRIVER, "libcublas.so.13", "libcudnn.so.9"))
+    assert runtime.choose("auto") == runtime.Choice("cuda", "a GPU and CUDA are there")
+    assert runtime.choose("cuda") == runtime.Choice("cuda", "as asked for")
+    assert runtime.choose("cpu") == runtime.Choice("cpu", "as asked for")
+
+
+def test_this_machine(tiny_model: Path) -> None:
+    """CUDA works as asked for, or is refused aloud; nothing falls back in silence."""
+    reason = runtime.choose("auto").reason
+    if runtime.choose("auto").provider == "cuda":
+        session = OrtSession(tiny_model, signature.read(tiny_model), "cuda")
+        assert session.run(draw(3)).shape == (3, 3, 64, 64)
+        return
+    assert any(word in reason for word in ("missing", "driver", "no CUDA", "both"))
+    with pytest.raises(ProviderError, match="--provider cuda: "):
+        runtime.choose("cuda")
+    with pytest.raises(ProviderError, match="CUDA"):
+        OrtSession(tiny_model, signature.read(tiny_model), "cuda")

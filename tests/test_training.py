@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from petseg import evaluation, plots, training
+from petseg.classes import PET_CLASSES
+from petseg.errors import DatasetError
+from petseg.model import build_segmenter, preprocess
+from petseg.pixels import prepare
+from petseg.recipes import ARTICLE, SCRATCH, Stage
+from petseg.runs import HISTORY_FIELDS, RunFolder
+from petseg.validation import validate
+
+TINY = dataclasses.replace(
+    SCRATCH,
+    stages=(Stage(32, 2, 3e-3), Stage(64, 1, 1e-3)),
+    filters=(4, 4, 4, 4, 4),
+    batch_size=4,
+    precision="float32",
+)
+SHORT = dataclasses.replace(TINY, stages=(Stage(32, 2, 3e-3),))
+
+
+def weights_of(run: Path) -> list[np.ndarray]:
+    found: list[np.ndarray] = keras.models.load_model(run / "model.keras").get_weights()
+    return found
+
+
+def history_of(run: Path) -> list[dict[str, str]]:
+    """The rows without what the clock says."""
+    with (run / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: row[key] for key in HISTORY_FIELDS[:-2]} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    training.fit(TINY, pets, run)
+    return run
+
+
+def test_a_finished_run_holds_what_is_promised(finished: Path) -> None:
+    assert sorted(path.name for path in finished.iterdir()) == [
+        "config.json",
+        "curves.png",
+        "history.csv",
+        "metrics.json",
+        "model.keras",
+        "predictions.png",
+        "split.json",
+    ]
+    rows = history_of(finished)
+    assert [(row["epoch"], row["size"]) for row in rows] == [("1", "32"), ("2", "32"), ("3", "64")]
+    assert float(rows[2]["loss"]) < float(rows[0]["loss"])
+
+
+def test_the_metrics_are_those_of_the_model(finished: Path, pets: Path, tmp_path: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    names = RunFolder(finished).split().validation
+    samples = prepare(pets, names, PET_CLASSES, 64, tmp_path, "validation")
+    model = keras.models.load_model(finished / "model.keras")
+    loss, confusion = validate(model, samples, 64, 1)
+    assert metrics["confusion"] == confusion.tolist()
+    assert metrics["images"] == len(names) == 2
+    assert metrics["pixels"] == 2 * 64 * 64
+    assert metrics["mean_iou"] == evaluation.scores(confusion, PET_CLASSES).mean_iou
+    last = history_of(finished)[-1]
+    assert float(last["val_loss"]) == pytest.approx(loss, rel=1e-5)
+    assert float(last["val_mean_iou"]) == pytest.approx(metrics["mean_iou"])
+    assert metrics["precision"] == "float32"
+
+
+def test_validation_loss_is_keras_own(pets: Path, tmp_path: Path) -> None:
+    samples = prepare(pets, [f"pet_{i}" for i in range(5)], PET_CLASSES, 64, tmp_path, "some")
+    model = build_segmenter(training._architecture(TINY, 64))
+    images, trimaps = samples.at(slice(5), 64)
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    expected, accuracy = model.evaluate(preprocess(images), trimaps, verbose=0)
+    loss, confusion = validate(model, samples, 64, 2)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert np.trace(confusion) / confusion.sum() == pytest.approx(accuracy)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it on the way out."""
+
+
+def test_a_run_cut_off_anywhere_ends_as_if_undisturbed(
+    finished: Path, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    # A killed process cleans nothing up.
+    monkeypatch.setattr(RunFolder, "sweep", lambda self: None)
+
+    def cut_off(target: Any, name: str, call: int, done: int) -> None:
+        """Start or go on, killed at the call of target.name, with `done` epochs to go on from."""
+        original = getattr(target, name)
+        calls = 0
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                raise Killed
+            return original(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, wrapper)
+            with pytest.raises(Killed):
+                training.fit(TINY, pets, run)
+        assert RunFolder(run).checkpoint()[1] == done
+        assert not RunFolder(run).finished
+
+    # In the first epoch; between history and checkpoint of the second; at the start of the
+    # second stage; and when the model is there and its metrics are not.
+    cut_off(training.EpochProgress, "on_train_batch_end", 2, done=0)
+    cut_off(keras.Model, "save", 2, done=1)
+    assert len(history_of(run)) == 2
+    cut_off(training.EpochProgress, "__init__", 2, done=2)
+    cut_off(plots, "predictions", 1, done=3)
+    result = training.fit(TINY, pets, run)
+
+    assert history_of(run) == history_of(finished)
+    for found, expected in zip(weights_of(run), weights_of(finished), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics == json.loads((finished / "metrics.json").read_text())
+    assert result.scores.mean_iou == metrics["mean_iou"]
+
+
+def test_scaled_losses_resume_too(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(SHORT, precision="mixed_float16")
+    training.fit(config, pets, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+
+        def kill(*arguments: object) -> None:
+            raise Killed
+
+        patch.setattr(plots, "curves", kill)
+        with pytest.raises(Killed):
+            training.fit(config, pets, tmp_path / "cut")
+    training.fit(config, pets, tmp_path / "cut")
+    assert history_of(tmp_path / "cut") == history_of(tmp_path / "whole")
+    for found, expected in zip(
+        weights_of(tmp_path / "cut"), weights_of(tmp_path / "whole"), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_frozen_encoder_stays_what_it_was(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = build_segmenter(training._architecture(SHORT, 32))
+    arrays = {
+        f"{layer.name}/{name}": array
+        for layer in source.get_layer("encoder").layers
+        for name, array in zip(("kernel", "bias"), layer.get_weights(), strict=False)
+    }
+    np.savez(tmp_path / "encoder.npz", **arrays)
+    config = dataclasses.replace(
+        SHORT, train_encoder=False, encoder_weights=str(tmp_path / "encoder.npz")
+    )
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+
+        def kill(*arguments: object) -> None:
+            raise Killed
+
+        # After the first epoch, so that the second goes on from a checkpoint.
+        patch.setattr(plots, "curves", kill)
+        with pytest.raises(Killed):
+            training.fit(config, pets, run)
+    training.fit(config, pets, run)
+    model = keras.models.load_model(run / "model.keras")
+    expected = source.get_layer("encoder").get_weights()
+    for found, given in zip(model.get_layer("encoder").get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(found, given)
+    assert len(model.trainable_weights) == 18
+    losses = [float(row["loss"]) for row in history_of(run)]
+    assert losses[1] < losses[0]
+
+
+def test_a_run_in_mixed_precision_starts_from_another_and_leaves_a_float32_model(
+    finished: Path, pets: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(
+        SHORT, init=str(finished), stages=(Stage(32, 1, 1e-9),), precision="mixed_bfloat16"
+    )
+    training.fit(config, pets, tmp_path)
+    for found, expected in zip(weights_of(tmp_path), weights_of(finished), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    model = keras.models.load_model(tmp_path / "model.keras")
+    layers = [
+        *model.layers,
+        *model.get_layer("encoder").layers,
+        model.get_layer("connect_1").refine,
+    ]
+    assert {layer.dtype_policy.name for layer in layers} == {"float32"}
+    assert json.loads((tmp_path / "metrics.json").read_text())["precision"] == "mixed_bfloat16"
+
+
+def test_broken_samples_are_counted_and_too_many_stop_the_run(pets: Path, tmp_path: Path) -> None:
+    root = tmp_path / "pets"
+    shutil.copytree(pets, root)
+    config = dataclasses.replace(SHORT, stages=(Stage(32, 1, 1e-3),))
+    first, second = training._split(config, root).train[:2]
+    (root / "images" / f"{first}.jpg").write_bytes(b"no photo")
+    training.fit(config, root, tmp_path / "one")
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert metrics["broken"] == {first: "not an image in a format that can be read"}
+    (root / "images" / f"{second}.jpg").write_bytes(b"")
+    with pytest.raises(DatasetError, match="cannot be used, more than 5%"):
+        training.fit(config, root, tmp_path / "two")
+    assert not RunFolder(tmp_path / "two").pixels.exists()
+
+
+def test_a_folder_of_another_run_is_left_alone(finished: Path, pets: Path) -> None:
+    before = (finished / "config.json").read_bytes()
+    with pytest.raises(DatasetError, match="holds a run with other options"):
+        training.fit(dataclasses.replace(TINY, seed=1), pets, finished)
+    assert (finished / "config.json").read_bytes() == before
+
+
+def test_nothing_is_begun_with_weights_that_are_not_there(pets: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(SHORT, encoder_weights="missing.npz")
+    with pytest.raises(DatasetError, match=r"cannot read encoder weights from missing\.npz"):
+        training.fit(config, pets, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_limit_holds_for_both_parts(pets: Path) -> None:
+    split = training._split(dataclasses.replace(SHORT, limit=4), pets)
+    assert (len(split.train), len(split.validation)) == (4, 1)
+
+
+def test_the_cosine_schedule_warms_up_and_ends_at_zero() -> None:
+    config = dataclasses.replace(SHORT, warmup_steps=5)
+    rate = training._optimizer(config, Stage(32, 20, 1e-2), samples=22)._learning_rate
+    steps = 20 * 5
+    rates = [float(rate(step)) for step in range(steps + 1)]
+    assert rates[0] == 0
+    assert rates[5] == max(rates) == pytest.approx(1e-2)
+    assert rates[5 + (steps - 5) // 2] == pytest.approx(5e-3, rel=0.02)
+    assert rates[steps] == pytest.approx(0, abs=1e-8)
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+
+
+def test_optimizers_are_those_of_the_recipe() -> None:
+    adamw = training._optimizer(SCRATCH, SCRATCH.stages[0], 3312)
+    assert isinstance(adamw, keras.optimizers.AdamW)
+    assert (adamw.weight_decay, adamw.global_clipnorm) == (1e-4, 1.0)
+    adam = training._optimizer(ARTICLE, ARTICLE.stages[0], 5912)
+    assert type(adam) is keras.optimizers.Adam
+    assert float(adam.learning_rate) == pytest.approx(1e-4)
+    assert adam.global_clipnorm is None
