@@ -69,6 +69,9 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress) -> Report:
         if session is not None:
             job = _job(config, session, maker, temporary)
             _work(config, plan, session, job, report, books, progress)
+    for count, file in ((report.counts.failed, "failures.csv"), (report.counts.kept, "kept.csv")):
+        if count:
+            say(f"{count} {file.removesuffix('.csv')}: see {config.reserved / file}")
     return report
 
 

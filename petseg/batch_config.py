@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from petseg import imageio, signature, sources, transforms
 from petseg.errors import ModelError, PetsegError
-from petseg.masks import EXTRA, INDEX, RESERVED
+from petseg.masks import EXTRA, INDEX, NAMES, RESERVED
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class BatchConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if unknown := set(self.formats) - set(NAMES):
+            raise ValueError(f"formats are of {NAMES}, not {sorted(unknown)}")
 
     @property
     def extras(self) -> tuple[str, ...]:

@@ -100,6 +100,8 @@ class TrainConfig:
                 )
         if not self.stages:
             raise ValueError("a run needs at least one stage")
+        if len(self.filters) != 5 or min(self.filters) < 1:
+            raise ValueError(f"filters must be five positive numbers, not {self.filters}")
         if self.batch_size < 1:
             raise ValueError(f"the batch size must be at least 1, not {self.batch_size}")
         if self.limit is not None and self.limit < self.batch_size:

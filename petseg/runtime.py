@@ -155,7 +155,10 @@ def choose(provider: str) -> Choice:
 
     Raises:
         ProviderError: CUDA was asked for and is not there; the message says what is missing.
+        ValueError: not one of PROVIDERS.
     """
+    if provider not in PROVIDERS:
+        raise ValueError(f"provider is one of {PROVIDERS}, not {provider!r}")
     if provider == "cpu":
         return Choice("cpu", "as asked for")
     problem = _cuda_problem()

@@ -14,9 +14,7 @@ from petseg import evaluation
 from petseg.classes import PET_CLASSES, SegmentClass, values_to_ids
 from petseg.dataset import read_trimap
 from petseg.errors import DatasetError, ImageError
-
-# Where petseg-batch keeps what is no mask: stats, report, other formats.
-SIDE_FOLDER = "petseg"
+from petseg.masks import RESERVED
 
 _NAMED = 5
 
@@ -57,7 +55,7 @@ def score_folders(
         DatasetError: a folder is missing or empty, a name is on one side only, a file cannot be
             read or holds other values, or a mask and its trimap differ in size.
     """
-    mask_names = {name for name in _names(masks) if not name.startswith(f"{SIDE_FOLDER}/")}
+    mask_names = {name for name in _names(masks) if not name.startswith(f"{RESERVED}/")}
     chosen = _match(masks, mask_names, trimaps, _names(trimaps), names)
     table = values_to_ids(classes)
 

@@ -58,13 +58,15 @@ def fit(config: TrainConfig, data: Path, run_dir: Path) -> TrainResult:
 
     Raises:
         DatasetError: data or weights are missing, damaged or do not fit, the folder holds another
-            run, or another process is at work in it.
+            run or a finished one, or another process is at work in it.
     """
     folder = RunFolder(run_dir)
     if not folder.begun:
         split = _split(config, data)
         weights.check(config.encoder_weights, config.init)
         folder.begin(config, split, data)
+    elif folder.finished:
+        raise DatasetError(f"the run is finished; petseg-export model.onnx --from {run_dir}")
     elif folder.config() != config:
         raise DatasetError(f"{run_dir} holds a run with other options; choose another folder")
     with folder.locked():

@@ -417,5 +417,10 @@ def test_a_configuration_is_checked(name: str, tmp_path: Path) -> None:
         BatchConfig(images="x", masks=tmp_path, **{name: 0})
 
 
+def test_a_format_that_nobody_knows(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"formats are of .*, not \['oils'\]"):
+        BatchConfig(images="x", masks=tmp_path, formats=("index", "oils"))
+
+
 def test_default_workers() -> None:
     assert default_workers("cuda") >= default_workers("cpu") >= 1

@@ -45,6 +45,7 @@ def test_it_says_what_it_does(images: Path, tiny_model: Path, tmp_path: Path) ->
         "4 files: 3 done, 0 skipped, 1 failed, 0 ignored, 0 left",
         "images/s on ",
         "held back by: ",
+        f"1 failures: see {tmp_path / 'masks' / 'petseg' / 'failures.csv'}",
     ):
         assert words in found.err
     assert "Traceback" not in found.err

@@ -136,8 +136,10 @@ def test_workers_that_cannot_start_end_the_run(
     session: OrtSession, job: Job, todo: list[Work]
 ) -> None:
     unusable = Unusable(**vars(job))
+    seen: list[Outcome] = []
     with pytest.raises(PetsegError, match=r"worker processes die before they are ready \(SIGKILL"):
-        run(session, unusable, todo)
+        run(session, unusable, todo, on_outcome=seen.append)
+    assert seen == [], "images were blamed that nobody had begun"
 
 
 def test_stopping_ends_what_is_under_way_and_no_more(

@@ -30,6 +30,7 @@ def test_a_configuration_comes_back_from_json(recipe: TrainConfig) -> None:
     ("values", "message"),
     [
         ({"stages": ()}, "at least one stage"),
+        ({"filters": (4, 4)}, "filters must be five positive numbers"),
         ({"batch_size": 0}, "batch size must be at least 1"),
         ({"limit": 4}, "4 samples do not fill a batch of 16"),
         ({"optimizer": "sgd"}, "optimizer must be one of adam, adamw, not sgd"),

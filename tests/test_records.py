@@ -184,14 +184,18 @@ def test_the_same_pixels_packed_anew_are_still_ours(level: int, tmp_path: Path) 
     assert records.inspect(path) == (MaskState.OURS, record)
 
 
-def test_the_same_pixels_in_another_mode_are_not_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_the_same_pixels_in_another_mode_are_not_ours(mode: str, tmp_path: Path) -> None:
     data, record = make()
     path = tmp_path / "x.png"
     path.write_bytes(data)
     info = PngImagePlugin.PngInfo()
     info.add_text("petseg", record.to_json())
     with Image.open(path) as image:
-        image.convert("RGB").save(path, pnginfo=info)
+        changed = image.convert(mode)
+    if mode == "P":  # a palette, and the same numbers in it
+        np.testing.assert_array_equal(np.array(changed), IDS + 1)
+    changed.save(path, pnginfo=info)
     assert records.inspect(path)[0] is MaskState.FOREIGN
 
 

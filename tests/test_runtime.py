@@ -224,6 +224,11 @@ def test_what_is_missing_for_cuda(
     assert capsys.readouterr().out == "", "stdout is for results"
 
 
+def test_a_provider_that_nobody_knows() -> None:
+    with pytest.raises(ValueError, match=r"provider is one of .*, not 'quantum'"):
+        runtime.choose("quantum")
+
+
 def test_with_everything_there_cuda_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     machine(monkeypatch, GPU, libraries=(DRIVER, "libcublas.so.13", "libcudnn.so.9"))

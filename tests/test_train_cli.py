@@ -157,7 +157,8 @@ def test_without_data_it_is_downloaded(
 
 
 def test_ctrl_c_says_how_to_go_on(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fit(*arguments: object) -> None:
+    def fit(config: TrainConfig, data: Path, run_dir: Path) -> None:
+        RunFolder(run_dir).begin(config, Split(("a",), ("b",)), data)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "fit", fit)

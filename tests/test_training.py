@@ -139,6 +139,8 @@ def test_a_run_cut_off_anywhere_ends_as_if_undisturbed(
     assert result.scores.mean_iou == metrics["mean_iou"]
 
 
+# A CPU computes float16 slowly.
+@pytest.mark.long
 def test_scaled_losses_resume_too(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,11 +229,18 @@ def test_broken_samples_are_counted_and_too_many_stop_the_run(pets: Path, tmp_pa
     assert not RunFolder(tmp_path / "two").pixels.exists()
 
 
-def test_a_folder_of_another_run_is_left_alone(finished: Path, pets: Path) -> None:
-    before = (finished / "config.json").read_bytes()
+def test_a_folder_of_another_or_a_finished_run_is_left_alone(
+    finished: Path, pets: Path, tmp_path: Path
+) -> None:
+    before = (finished / "model.keras").read_bytes()
+    with pytest.raises(DatasetError, match="the run is finished; petseg-export"):
+        training.fit(TINY, pets, finished)
+    assert (finished / "model.keras").read_bytes() == before
+    folder = RunFolder(tmp_path)
+    folder.begin(TINY, RunFolder(finished).split(), pets)
     with pytest.raises(DatasetError, match="holds a run with other options"):
-        training.fit(dataclasses.replace(TINY, seed=1), pets, finished)
-    assert (finished / "config.json").read_bytes() == before
+        training.fit(dataclasses.replace(TINY, seed=1), pets, tmp_path)
+    assert folder.config() == TINY
 
 
 def test_nothing_is_begun_with_weights_that_are_not_there(pets: Path, tmp_path: Path) -> None:

@@ -2,103 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from petseg import download
-from petseg.augmentation import Augmentation
 from petseg.cli.common import OK, Terminated, exits
 from petseg.cli.quiet import quiet_import
+from petseg.cli.train_options import configure, hyperparameters
 from petseg.errors import DatasetError, MissingPackageError, PetsegError
-from petseg.recipes import (
-    RECIPES,
-    OptimizerName,
-    Precision,
-    ScheduleName,
-    SplitName,
-    Stage,
-    TrainConfig,
-)
+from petseg.recipes import RECIPES
 from petseg.runs import RunFolder, newest_unfinished
 
 RUNS = Path("runs")
 
-Decorator = Callable[[Callable[..., None]], Callable[..., None]]
-
-_STAGE_OPTIONS = tuple(item.name for item in dataclasses.fields(Stage))
-_AUGMENTATION_OPTIONS = tuple(item.name for item in dataclasses.fields(Augmentation))
 # What --resume may be given with: where things are, not what is computed.
 _PLACES = {"resume", "out", "data"}
-
-
-class Each(click.ParamType):  # type: ignore[type-arg]
-    """One value a stage, separated by commas."""
-
-    def __init__(self, kind: click.ParamType[Any]) -> None:
-        self.kind = kind
-        self.name = f"{kind.name},..."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Any, ...]:
-        if isinstance(value, tuple):
-            return value
-        return tuple(self.kind.convert(part, param, ctx) for part in str(value).split(","))
-
-
-def _choice(names: Any) -> click.Choice[str]:
-    return click.Choice(get_args(names))
-
-
-def _of_recipe(flags: str, kind: click.ParamType[Any] | None, text: str = "") -> Decorator:
-    """An option that takes the place of a field of the recipe."""
-    field = _field(flags)
-    values = {name: getattr(recipe, field) for name, recipe in RECIPES.items()}
-    return click.option(flags, default=None, type=kind, help=_with_defaults(text, values))
-
-
-def _of_stage(flag: str, kind: click.ParamType[Any], text: str) -> Decorator:
-    """An option that takes the place of a field of every stage."""
-    field = _field(flag)
-    values = {
-        name: tuple(getattr(stage, field) for stage in recipe.stages)
-        for name, recipe in RECIPES.items()
-    }
-    return click.option(flag, type=Each(kind), help=_with_defaults(text, values))
-
-
-def _of_augmentation(flags: str, kind: click.ParamType[Any] | None, text: str) -> Decorator:
-    default = getattr(Augmentation(), _field(flags))
-    return click.option(
-        flags, default=None, type=kind, help=f"With --augment: {text}  [{_shown(default)}]"
-    )
-
-
-def _field(flags: str) -> str:
-    return flags.partition("/")[0].removeprefix("--").replace("-", "_")
-
-
-def _with_defaults(text: str, values: Mapping[str, Any]) -> str:
-    shown = {name: _shown(value) for name, value in values.items()}
-    if len(set(shown.values())) == 1:
-        return f"{text}  [{next(iter(shown.values()))}]"
-    return f"{text}  [{'; '.join(f'{name}: {value}' for name, value in shown.items())}]"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(_shown, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "none" if value is None else str(value)
 
 
 @click.command()
@@ -127,47 +51,7 @@ def _shown(value: Any) -> str:
     help="Go on with the newest unfinished run in runs/, or with the one in --out.",
 )
 @click.option("--summary", is_flag=True, help="Print the network's layers and leave.")
-@_of_stage("--epochs", click.INT, "Passes over the training samples.")
-@_of_stage("--size", click.INT, "Input side in pixels, a multiple of 32.")
-@_of_stage("--learning-rate", click.FLOAT, "The highest of the stage.")
-@_of_recipe("--batch-size", click.INT, "Samples a step.")
-@_of_recipe("--optimizer", _choice(OptimizerName))
-@_of_recipe("--weight-decay", click.FLOAT, "Of adamw.")
-@_of_recipe("--clip-norm", click.FLOAT, "Largest global norm of the gradients; 0 leaves them.")
-@_of_recipe("--schedule", _choice(ScheduleName), "Of the learning rate in a stage.")
-@_of_recipe("--warmup-steps", click.INT, "Of the cosine schedule, in each stage.")
-@click.option(
-    "--augment/--no-augment", default=None, help="Vary training samples.  [scratch: --augment]"
-)
-@_of_augmentation("--flip/--no-flip", None, "mirror half of the samples.")
-@_of_augmentation("--zoom", click.FLOAT, "enlarge by up to this factor.")
-@_of_augmentation("--brightness", click.FLOAT, "add up to this share of 255, either way.")
-@_of_augmentation("--contrast", click.FLOAT, "change by up to this share, either way.")
-@_of_augmentation("--saturation", click.FLOAT, "change by up to this share, either way.")
-@_of_recipe("--train-encoder/--freeze-encoder", None)
-@_of_recipe(
-    "--encoder-weights",
-    click.STRING,
-    "imagenet, none, or a FILE.npz; what a file does not hold is drawn so that it trains.",
-)
-@click.option(
-    "--init",
-    type=click.Path(exists=True, path_type=Path),
-    help="Start from all weights of a run, a FILE.keras or a FILE.onnx.",
-)
-@_of_recipe(
-    "--split",
-    _choice(SplitName),
-    "article: list.txt, 80/20; official: trainval.txt, 90/10, test.txt is never read.",
-)
-@_of_recipe("--precision", _choice(Precision), "auto takes bfloat16 where it is fast.")
-@_of_recipe("--seed", click.IntRange(min=0), "Of split, drawn weights, order and augmentation.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    help="Train on at most this many images, validate on a quarter of that.",
-)
-@_of_recipe("--filters", Each(click.INT), "Channels of the encoder's five blocks.")
+@hyperparameters
 @click.pass_context
 @exits
 def main(
@@ -207,10 +91,9 @@ def main(
     try:
         result = training.fit(config, data, folder.path)
     except (KeyboardInterrupt, Terminated):
-        click.echo(
-            f"\ngo on from the last whole epoch: petseg-train --resume --out {folder.path}",
-            err=True,
-        )
+        if folder.begun:
+            again = f"petseg-train --resume --out {folder.path}"
+            click.echo(f"\ngo on from the last whole epoch: {again}", err=True)
         raise
     click.echo(
         f"\non {result.images} images of the validation part:\n{result.scores.table()}\n\n"
@@ -219,58 +102,6 @@ def main(
     )
     click.echo(folder.path)
     return OK
-
-
-def configure(recipe: TrainConfig, options: Mapping[str, Any]) -> TrainConfig:
-    """A recipe with the options that were given (those that are not None) in its place.
-
-    Raises:
-        click.UsageError: options that no run can have, or that do not go together.
-    """
-    given = {name: value for name, value in options.items() if value is not None}
-    try:
-        stages = _stages(
-            recipe, {name: given.pop(name) for name in _STAGE_OPTIONS if name in given}
-        )
-        augmentation = _augmentation(
-            recipe,
-            given.pop("augment", recipe.augmentation is not None),
-            {name: given.pop(name) for name in _AUGMENTATION_OPTIONS if name in given},
-        )
-        if given.get("encoder_weights") not in {None, "imagenet", "none"}:
-            given["encoder_weights"] = str(Path(given["encoder_weights"]).resolve())
-        if "init" in given:
-            given["init"] = str(given["init"].resolve())
-        if given.get("clip_norm") == 0:
-            given["clip_norm"] = None
-        return dataclasses.replace(recipe, stages=stages, augmentation=augmentation, **given)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _stages(recipe: TrainConfig, given: Mapping[str, tuple[Any, ...]]) -> tuple[Stage, ...]:
-    columns = {
-        name: given.get(name, tuple(getattr(stage, name) for stage in recipe.stages))
-        for name in _STAGE_OPTIONS
-    }
-    if len({len(column) for column in columns.values()}) > 1:
-        counts = ", ".join(
-            f"{len(column)} for --{name.replace('_', '-')}"
-            + ("" if name in given else f" (from the recipe {recipe.recipe})")
-            for name, column in columns.items()
-        )
-        raise ValueError(f"every stage needs one value of each, found {counts}")
-    return tuple(Stage(*row) for row in zip(*columns.values(), strict=True))
-
-
-def _augmentation(
-    recipe: TrainConfig, augment: bool, given: Mapping[str, Any]
-) -> Augmentation | None:
-    if augment:
-        return dataclasses.replace(recipe.augmentation or Augmentation(), **given)
-    if given:
-        raise ValueError(f"--{next(iter(given))} needs --augment: samples are not varied")
-    return None
 
 
 def _refuse_options(ctx: click.Context) -> None:
@@ -293,8 +124,6 @@ def _unfinished(out: Path | None) -> RunFolder:
     folder = RunFolder(out)
     if not folder.begun:
         raise DatasetError(f"{out} holds no run to go on with: it has no config.json")
-    if folder.finished:
-        raise DatasetError(f"the run in {out} is finished; petseg-export model.onnx --from {out}")
     return folder
 
 
