@@ -15,6 +15,7 @@ import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+import petseg
 from petseg import imageio, masks, sources, steps
 from petseg.errors import ImageError
 
@@ -46,7 +47,7 @@ def main(images: str | None, model: str | None) -> None:
     command = ["petseg-batch", images, str(folder), "--format", "index", "--format", "color"]
     # Nobody's work lies in the demo's own folder, and a second run should show its speed again.
     command += [] if ending else ["--redo"]
-    command += ["--model", model] if model else []
+    command += ["--model", model or str(Path(petseg.__file__).parent / "assets" / "petseg.onnx")]
     click.echo(f"$ {' '.join(command)}", err=True)
     code = subprocess.call([str(Path(sys.executable).with_name(command[0])), *command[1:]])
     if code in (0, 3):  # all done, or all but some

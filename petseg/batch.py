@@ -62,8 +62,10 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress) -> Report:
     if plan.todo and report.stopped is None:
         choice = runtime.choose(config.provider)
         say(f"provider: {choice.provider} ({choice.reason})")
+        started = time.perf_counter()
         session = OrtSession(path, model, choice.provider, config.batch_size)
-        report.describe(session, path, machine.device_name(session.provider))
+        load_seconds = time.perf_counter() - started
+        report.describe(session, path, machine.device_name(session.provider), load_seconds)
     with temporary_folder(config.reserved) as temporary, _books(config, report, temporary) as books:
         books.take_over(plan)
         if session is not None:
@@ -188,9 +190,9 @@ def _books(config: BatchConfig, report: Report, temporary: Path) -> Iterator[_Bo
     books = _Books(config, report, temporary)
     try:
         yield books
-    except PetsegError as error:
-        report.stopped = "error"
-        report.notes.append(str(error))
+    except BaseException as error:
+        report.stopped = report.stopped or "error"
+        report.notes.append(str(error) or type(error).__name__)
         # What stopped the run, a full disk say, may stop the books as well; it comes first.
         with contextlib.suppress(PetsegError):
             books.close()

@@ -89,6 +89,13 @@ def check_folders(config: BatchConfig) -> None:
     Raises:
         PetsegError: with the reason; nothing has been written.
     """
+    try:
+        _check_folders(config)
+    except PermissionError as error:
+        raise PetsegError(f"{error.filename} may not be looked at: {error.strerror}") from error
+
+
+def _check_folders(config: BatchConfig) -> None:
     target = config.masks.resolve()
     if Path(config.images).is_dir():
         base = sources.root(config.images).resolve()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from petseg import transforms
 from petseg.augmentation import Augmentation, augment
+from petseg.machine import usable_cores
 from petseg.model import preprocess
 from petseg.pixels import Prepared
 
@@ -33,7 +32,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         augmentation: Augmentation | None,
         seed: tuple[int, ...],
     ) -> None:
-        workers = min(os.cpu_count() or 1, _MAX_WORKERS)
+        workers = min(usable_cores(), _MAX_WORKERS)
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers)
         self.samples = samples
         self.batch_size = min(batch_size, len(samples.names))

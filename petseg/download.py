@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
@@ -146,12 +146,26 @@ def _download(url: str, partial: Path) -> None:
             raise ConnectionError(f"the connection closed after {partial.stat().st_size} bytes")
 
 
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Only files, and only below `folder` (tarfile's own filters came with Python 3.11.4)."""
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise tarfile.TarError(f"{member.name} lies outside the archive's folder")
+    content = tar.extractfile(member) if member.isfile() else None
+    if content is not None:
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with content, target.open("wb") as file:
+            shutil.copyfileobj(content, file)
+
+
 def _unpack(archive: Archive, file: Path) -> None:
     unpacked = file.with_name(f"{archive.folder}.unpacking")
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
         with tarfile.open(file) as tar:
-            tar.extractall(unpacked, filter="data")
+            for member in tar:
+                _unpack_member(tar, member, unpacked)
         (unpacked / archive.folder).replace(file.with_name(archive.folder))
     except (tarfile.TarError, EOFError, FileNotFoundError) as error:
         raise DatasetError(

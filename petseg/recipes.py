@@ -163,10 +163,10 @@ ARTICLE = TrainConfig(
 SCRATCH = TrainConfig(
     recipe="scratch",
     stages=(
-        Stage(size=128, epochs=24, learning_rate=4e-4),
+        Stage(size=128, epochs=24, learning_rate=3e-4),
         Stage(size=224, epochs=2, learning_rate=1e-4),
     ),
-    batch_size=16,
+    batch_size=8,
     optimizer="adamw",
     weight_decay=1e-4,
     clip_norm=1.0,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+
+from petseg import machine
+from petseg.machine import ONNXRUNTIME_PACKAGES
 
 if TYPE_CHECKING:
     from petseg.runtime import Session
@@ -90,7 +94,8 @@ class Report:
         infer_wall_seconds: how long the session ran.
         pixels: of all photos done.
         started: `time.perf_counter()` when the run began.
-        model_load_seconds, first_mask_seconds: since the run began.
+        model_load_seconds: how long making the session took.
+        ready_seconds, first_mask_seconds: since the run began.
         wall_seconds: of the whole run.
         ready_sum, batches: images that waited for the session beyond each batch, and batches.
         peak_memory_bytes: the sum over this process and its workers of each one's largest; None
@@ -113,6 +118,7 @@ class Report:
     pixels: int = 0
     started: float = field(default_factory=time.perf_counter)
     model_load_seconds: float | None = None
+    ready_seconds: float = 0.0
     first_mask_seconds: float | None = None
     wall_seconds: float = 0.0
     ready_sum: int = 0
@@ -122,9 +128,10 @@ class Report:
     stopped: str | None = None
     notes: list[str] = field(default_factory=list)
 
-    def describe(self, session: Session, model: Path, device: str) -> None:
+    def describe(self, session: Session, model: Path, device: str, load_seconds: float) -> None:
         """Note what runs, once it is loaded."""
-        self.model_load_seconds = time.perf_counter() - self.started
+        self.model_load_seconds = load_seconds
+        self.ready_seconds = time.perf_counter() - self.started
         signature = session.signature
         self.model = {
             "path": str(model),
@@ -144,7 +151,7 @@ class Report:
     @property
     def images_per_second(self) -> float:
         """Masks written, by the time between the loaded model and the end."""
-        seconds = self.wall_seconds - (self.model_load_seconds or 0.0)
+        seconds = self.wall_seconds - self.ready_seconds
         return self.counts.done / seconds if seconds > 0 else 0.0
 
     @property
@@ -155,7 +162,7 @@ class Report:
         """
         if not self.counts.done:
             return None
-        if self.infer_wall_seconds >= 0.8 * (self.wall_seconds - (self.model_load_seconds or 0.0)):
+        if self.infer_wall_seconds >= 0.8 * (self.wall_seconds - self.ready_seconds):
             return "infer"
         return max(self.stages, key=lambda name: self.stages[name].busy_seconds)
 
@@ -180,6 +187,7 @@ class Report:
             else 0.0,
             "wall_seconds": self.wall_seconds,
             "model_load_seconds": self.model_load_seconds,
+            "ready_seconds": self.ready_seconds,
             "first_mask_seconds": self.first_mask_seconds,
             "stages": {name: stage.as_dict() for name, stage in self.stages.items()},
             "infer_wall_seconds": self.infer_wall_seconds,
@@ -191,6 +199,10 @@ class Report:
             "provider": self.provider,
             "precision": self.precision,
             "device": self.device,
+            "versions": {
+                "python": platform.python_version(),
+                **machine.package_versions("petseg", "numpy", "pillow", *ONNXRUNTIME_PACKAGES),
+            },
             "model": self.model,
             "worker_restarts": self.worker_restarts,
             "notes": self.notes,

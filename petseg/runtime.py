@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import ctypes.util
-import importlib.metadata
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from petseg.errors import ModelError, ProviderError
-from petseg.machine import usable_cores
+from petseg.machine import ONNXRUNTIME_PACKAGES, package_versions, usable_cores
 from petseg.signature import INPUT, MASK, PROBABILITIES, Signature
 
 PROVIDERS = ("auto", "cuda", "cpu")
@@ -171,14 +169,8 @@ def choose(provider: str) -> Choice:
 
 def onnxruntime_packages() -> list[str]:
     """Installed packages that own the module `onnxruntime`; more than one is a broken install."""
-    names = ("onnxruntime", "onnxruntime-gpu")
-    found = []
-    for name in names:
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = package_versions(*ONNXRUNTIME_PACKAGES)
+    return [f"{name} {version}" for name, version in found.items()]
 
 
 def _cuda_problem() -> str | None:
@@ -194,6 +186,8 @@ def _cuda_problem() -> str | None:
     driver = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     if not _loads(driver):
         return f"no NVIDIA driver ({driver} cannot be loaded)"
+    if not _visible_gpus(driver):
+        return "the NVIDIA driver shows no GPU (see nvidia-smi and CUDA_VISIBLE_DEVICES)"
     # From 1.27 on onnxruntime-gpu is built for CUDA 13, before that for CUDA 12.
     major = 13 if tuple(map(int, ort.__version__.split(".")[:2])) >= (1, 27) else 12
     # It prints what it cannot load; stdout is for results.
@@ -213,6 +207,16 @@ def _loads(library: str) -> bool:
     return True
 
 
+def _visible_gpus(driver: str) -> int:
+    """What the CUDA driver counts; CUDA_VISIBLE_DEVICES may hide some or all."""
+    cuda = ctypes.CDLL(driver)
+    count = ctypes.c_int(0)
+    # CUDA_SUCCESS is 0 (CUDA driver API, cuInit and cuDeviceGetCount).
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
 def _open(model: Path, provider: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -227,10 +231,12 @@ def _open(model: Path, provider: str) -> ort.InferenceSession:
     else:
         options.intra_op_num_threads = usable_cores()
     try:
-        session = ort.InferenceSession(str(model), options, providers=providers)
+        # With its fallback onnxruntime would print, try the CPU, and hide the first error.
+        session = ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
     except Exception as error:
-        # onnxruntime's errors share no base class but Exception.
-        if not type(error).__module__.startswith("onnxruntime"):
+        # onnxruntime's errors share no base class but Exception; some are Python's own.
+        own = type(error).__module__.startswith("onnxruntime")
+        if not own and not isinstance(error, RuntimeError | ValueError):
             raise
         if provider == "cuda":
             raise ProviderError(f"CUDA cannot run every node of {model}: {error}") from error

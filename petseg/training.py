@@ -17,9 +17,9 @@ from tqdm import tqdm
 from petseg import dataset, evaluation, plots, weights
 from petseg.batches import TrainingBatches
 from petseg.errors import DatasetError
-from petseg.hardware import choose_precision
 from petseg.model import Architecture, build_segmenter, table
 from petseg.pixels import prepare
+from petseg.precision import choose_precision
 from petseg.progress import EpochProgress
 from petseg.recipes import Stage, TrainConfig
 from petseg.runs import RunFolder, replacing

@@ -332,7 +332,7 @@ def test_names_of_every_kind(tiny_model: Path, tmp_path: Path) -> None:
         assert report.exit_code == 3
     ((_, _), (name, reason)) = lines(tmp_path / "full" / "petseg" / "failures.csv")
     assert name == "n" * 251 + ".png"
-    assert reason.startswith("its mask's name is too long: nnn")
+    assert reason.startswith("no mask can have this name there (File name too long): nnn")
 
 
 def test_pipes_and_loops_do_not_hang(images: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ PACKAGES = {"petseg": ROOT / "petseg", "petseg_export": ROOT / "export" / "petse
 LAYERS = (
     "petseg petseg.errors petseg.classes petseg.signature",
     "petseg.sources petseg.imageio petseg.transforms petseg.masks petseg.records petseg.evaluation"
-    " petseg.plots petseg.weights petseg.augmentation petseg.recipes petseg.hardware"
+    " petseg.plots petseg.weights petseg.augmentation petseg.recipes petseg.precision"
     " petseg.machine petseg.progress petseg.sharedbuffer petseg.temporary petseg.download",
     "petseg.steps petseg.runtime petseg.report",
     "petseg.dataset petseg.pixels petseg.model petseg.batches petseg.scoring petseg.runs"

@@ -70,7 +70,7 @@ def test_times_beyond_the_bins_are_counted() -> None:
 
 def report_with(infer_wall: float, read: float, infer: float, write: float) -> Report:
     report = Report({}, Counts(files=10, done=10))
-    report.wall_seconds, report.model_load_seconds = 11.0, 1.0
+    report.wall_seconds, report.ready_seconds = 11.0, 1.0
     report.infer_wall_seconds = infer_wall
     for name, seconds in (("read", read), ("infer", infer), ("write", write)):
         report.stages[name].busy_seconds = seconds

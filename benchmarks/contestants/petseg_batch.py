@@ -27,7 +27,7 @@ def main() -> None:
     if done.returncode:
         sys.exit(done.returncode)  # having said why
     stats = json.loads(done.stdout)
-    seconds = stats["wall_seconds"] - stats["model_load_seconds"]
+    seconds = stats["wall_seconds"] - stats["ready_seconds"]
     say(seconds, whole - seconds, 0.0, stats["provider"], stats["precision"])
 
 

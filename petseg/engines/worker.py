@@ -16,6 +16,9 @@ from petseg.errors import ImageError
 from petseg.sharedbuffer import SharedBuffer
 from petseg.steps import Job, MaskKeptError, Photo
 
+# What a file system says of a name that it cannot take; other file systems take others.
+_BAD_NAME = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
+
 
 @dataclass(frozen=True, slots=True)
 class ReadTask:
@@ -123,8 +126,8 @@ def _serve(
         problem = "out of memory; lower --max-pixels or --workers"
     except OSError as error:
         # Reading turns its own into ImageError: this one is the masks' file system.
-        if error.errno == errno.ENAMETOOLONG and isinstance(task, WriteTask):
-            problem = f"its mask's name is too long: {task.name}"
+        if error.errno in _BAD_NAME and isinstance(task, WriteTask):
+            problem = f"no mask can have this name there ({error.strerror}): {task.name}"
         else:
             stop = f"cannot write {error.filename or job.masks}: {error.strerror}"
     return Reply(time.process_time() - started, photo, problem, kept, stop, machine.peak_memory())

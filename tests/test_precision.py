@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from petseg import hardware
+from petseg import precision
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_auto_takes_bfloat16_where_it_is_fast(
     on_gpu: bool,
     expected: str,
 ) -> None:
-    monkeypatch.setattr(hardware, "gpu_capabilities", lambda: capabilities)
-    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
-    assert hardware.choose_precision("auto", on_gpu) == expected
-    assert hardware.choose_precision("float32", on_gpu) == "float32"
+    monkeypatch.setattr(precision, "gpu_capabilities", lambda: capabilities)
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
+    assert precision.choose_precision("auto", on_gpu) == expected
+    assert precision.choose_precision("float32", on_gpu) == "float32"
