@@ -155,8 +155,9 @@ def machine(
     providers: tuple[str, ...] = ("CUDAExecutionProvider", "CPUExecutionProvider"),
     libraries: tuple[str, ...] = (),
     version: str = "1.31.1",
+    gpus: int = 1,
 ) -> None:
-    """Pretend: these packages are installed, these libraries can be loaded."""
+    """Pretend: these packages are installed, these libraries can be loaded, so many GPUs shown."""
 
     def find(name: str) -> str:
         if name in packages:
@@ -168,6 +169,7 @@ def machine(
     monkeypatch.setattr(ort, "preload_dlls", lambda: print("Failed to load libnothing.so"))
     monkeypatch.setattr(ort, "__version__", version)
     monkeypatch.setattr(runtime, "_loads", lambda library: library in libraries)
+    monkeypatch.setattr(runtime, "_visible_gpus", lambda driver: gpus)
 
 
 GPU = {"onnxruntime-gpu": "1.31.1"}
@@ -188,6 +190,7 @@ DRIVER = "libcuda.so.1"
             ["onnxruntime 1.32.0 has no CUDA", "install onnxruntime-gpu"],
         ),
         (GPU, {}, ["no NVIDIA driver (libcuda.so.1 cannot be loaded)"]),
+        (GPU, {"libraries": (DRIVER,), "gpus": 0}, ["shows no GPU", "CUDA_VISIBLE_DEVICES"]),
         (
             GPU,
             {"libraries": (DRIVER,)},
