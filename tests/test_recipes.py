@@ -32,7 +32,7 @@ def test_a_configuration_comes_back_from_json(recipe: TrainConfig) -> None:
         ({"stages": ()}, "at least one stage"),
         ({"filters": (4, 4)}, "filters must be five positive numbers"),
         ({"batch_size": 0}, "batch size must be at least 1"),
-        ({"limit": 4}, "4 samples do not fill a batch of 16"),
+        ({"limit": 4}, "4 samples do not fill a batch of 8"),
         ({"optimizer": "sgd"}, "optimizer must be one of adam, adamw, not sgd"),
         ({"optimizer": "adam"}, "weight decay needs the optimizer adamw"),
         ({"schedule": "constant"}, "warm-up needs the schedule cosine"),
