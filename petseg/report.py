@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import platform
 import time
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 
 from petseg import machine
 from petseg.machine import ONNXRUNTIME_PACKAGES
+from petseg.temporary import replacing
 
 if TYPE_CHECKING:
     from petseg.runtime import Session
@@ -227,7 +227,9 @@ class Report:
 
     def write_stats(self, path: Path) -> None:
         """Write `stats.json`, whole or not at all."""
-        write_atomically(path, json.dumps(self.as_dict(), indent=1) + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
 
 
 class Rows:
@@ -255,14 +257,3 @@ class Rows:
             return
         self._file.close()
         self._part.replace(self.path)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file so that it is whole or unchanged."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

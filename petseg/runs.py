@@ -20,6 +20,7 @@ from typing import IO, Any
 from petseg.dataset import Split, hash_names
 from petseg.errors import DatasetError
 from petseg.recipes import TrainConfig
+from petseg.temporary import PARTIAL, replacing
 
 HISTORY_FIELDS = (
     "epoch",
@@ -33,7 +34,6 @@ HISTORY_FIELDS = (
     "seconds",
     "images_per_second",
 )
-_PARTIAL = ".partial-"
 
 Row = Mapping[str, str]
 
@@ -167,7 +167,7 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written, decoded pixels included."""
-        for path in self.path.glob(f"{_PARTIAL}*"):
+        for path in self.path.glob(f"{PARTIAL}*"):
             path.unlink()
         # A system that keeps mapped files from being removed leaves them to the next sweep.
         shutil.rmtree(self.pixels, ignore_errors=True)
@@ -205,17 +205,6 @@ def newest_unfinished(runs: Path) -> RunFolder:
     if not unfinished:
         raise DatasetError(f"there is no unfinished run in {runs.resolve()}; name one with --out")
     return max(unfinished, key=lambda folder: folder.config_file.stat().st_mtime_ns)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to, which then takes the place of `path`: that is whole or not there."""
-    temporary = path.with_name(_PARTIAL + path.name)
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

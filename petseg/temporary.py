@@ -1,4 +1,4 @@
-"""A folder for half-written files, swept by the next run where a killed one left it behind."""
+"""Where half-written files lie, so that whatever has its real name is whole."""
 
 from __future__ import annotations
 
@@ -13,9 +13,23 @@ from pathlib import Path
 
 from petseg.errors import PetsegError
 
+PARTIAL = ".partial-"
+
 _PREFIX = "tmp-"
 # Another machine's processes cannot be seen from here; what is older than this is nobody's.
 _ABANDONED_SECONDS = 24 * 3600
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to, which then takes the place of `path`: that is whole or as it was."""
+    # The ending stays: some writers choose the format by it.
+    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

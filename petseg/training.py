@@ -22,7 +22,8 @@ from petseg.pixels import prepare
 from petseg.precision import choose_precision
 from petseg.progress import EpochProgress
 from petseg.recipes import Stage, TrainConfig
-from petseg.runs import RunFolder, replacing
+from petseg.runs import RunFolder
+from petseg.temporary import replacing
 from petseg.validation import predict, validate
 
 _PANEL_SAMPLES = 6

@@ -9,7 +9,7 @@ import pytest
 from petseg.dataset import Split, hash_names
 from petseg.errors import DatasetError
 from petseg.recipes import SCRATCH
-from petseg.runs import HISTORY_FIELDS, Row, RunFolder, newest_unfinished, replacing
+from petseg.runs import HISTORY_FIELDS, Row, RunFolder, newest_unfinished
 
 SPLIT = Split(("a", "b"), ("c",))
 
@@ -124,21 +124,3 @@ def test_a_sweep_takes_what_a_killed_process_left(folder: RunFolder) -> None:
     (folder.path / ".partial-model.keras").write_bytes(b"half")
     folder.sweep()
     assert sorted(path.name for path in folder.path.iterdir()) == ["config.json", "split.json"]
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("before")
-
-    def break_off() -> None:
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        break_off()
-    assert [item.name for item in tmp_path.iterdir()] == ["file"]
-    assert path.read_text() == "before"
-    with replacing(path) as temporary:
-        temporary.write_text("after")
-    assert path.read_text() == "after"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from petseg.errors import PetsegError
-from petseg.temporary import _ABANDONED_SECONDS, _host, sweep, temporary_folder
+from petseg.temporary import _ABANDONED_SECONDS, _host, replacing, sweep, temporary_folder
 
 
 def dead_process() -> int:
@@ -70,3 +70,21 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
         temporary_folder(tmp_path / "file" / "petseg"),
     ):
         pass
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def break_off() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        break_off()
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "before"
+    with replacing(path) as temporary:
+        temporary.write_text("after")
+    assert path.read_text() == "after"

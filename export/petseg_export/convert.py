@@ -22,8 +22,8 @@ import petseg
 from petseg import signature
 from petseg.errors import ModelError
 from petseg.model import Architecture, preprocess
-from petseg.runs import replacing
 from petseg.signature import INPUT, MASK, PROBABILITIES, Signature
+from petseg.temporary import replacing
 from petseg_export import graph, parity, trained
 
 # The highest opset tf2onnx 1.17 writes.
