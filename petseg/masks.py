@@ -6,10 +6,12 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from petseg import png
 from petseg.classes import SegmentClass, ids_to_values
 
 # Everything in `masks/` that is no mask lies below this name.
@@ -36,9 +38,16 @@ class MaskFormat:
     encode: Encoder
 
 
+def to_values(ids: NDArray[np.uint8], classes: tuple[SegmentClass, ...]) -> NDArray[np.uint8]:
+    """Class ids uint8 (H, W) to the values that stand for them on disk, in C order."""
+    table = np.zeros(256, np.uint8)
+    table[: len(classes)] = ids_to_values(classes)
+    return np.asarray(cv2.LUT(np.ascontiguousarray(ids), table), np.uint8)
+
+
 def encode_index(ids: NDArray[np.uint8], classes: tuple[SegmentClass, ...]) -> bytes:
     """8-bit greyscale PNG of the classes' values: a trimap, as Oxford-IIIT Pet writes them."""
-    return _png(Image.fromarray(ids_to_values(classes)[ids]))
+    return png.encode_grey(to_values(ids, classes))
 
 
 def encode_color(ids: NDArray[np.uint8], classes: tuple[SegmentClass, ...]) -> bytes:
@@ -46,12 +55,8 @@ def encode_color(ids: NDArray[np.uint8], classes: tuple[SegmentClass, ...]) -> b
     palette = np.zeros((256, 3), np.uint8)
     for item in classes:
         palette[item.value] = item.color
-    image = Image.fromarray(ids_to_values(classes)[ids])
+    image = Image.fromarray(to_values(ids, classes))
     image.putpalette(palette[: max(item.value for item in classes) + 1].tobytes())
-    return _png(image)
-
-
-def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL)
     return buffer.getvalue()

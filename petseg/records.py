@@ -10,7 +10,6 @@ import dataclasses
 import errno
 import hashlib
 import json
-import struct
 import zlib
 from dataclasses import dataclass
 from enum import Enum
@@ -21,13 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petseg.errors import ImageError
+from petseg.png import CHUNK_END, CHUNK_HEAD, HEADER_BYTES, SIGNATURE, chunk
 
 KEYWORD = b"petseg"
 RECORD_VERSION = 1
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_HEADER = struct.Struct(">I4s")
-_CRC = struct.Struct(">I")
 # Far above any record petseg writes.
 _MAX_RECORD_BYTES = 65536
 # Where a mask's text chunk says what it is, behind the PNG's signature, its header and a length.
@@ -121,9 +118,8 @@ class MaskState(Enum):
 
 def embed(png: bytes, record: Record) -> bytes:
     """Put a record into a freshly encoded PNG, behind its header."""
-    end = len(_PNG) + _HEADER.size + 13 + _CRC.size
     text = KEYWORD + b"\x00" + record.to_json().encode("ascii")
-    return png[:end] + _chunk(b"tEXt", text) + png[end:]
+    return b"".join((png[:HEADER_BYTES], chunk(b"tEXt", text), png[HEADER_BYTES:]))
 
 
 def data_crc32(png: bytes) -> int:
@@ -137,7 +133,7 @@ def data_crc32(png: bytes) -> int:
 
 def hash_pixels(values: NDArray[np.uint8]) -> str:
     """SHA-256 of a mask's values (H, W) as they stand on disk."""
-    return hashlib.sha256(values.tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
 
 
 def inspect(path: Path) -> tuple[MaskState, Record | None]:
@@ -177,7 +173,7 @@ def _begins_as_ours(data: bytes) -> bool:
     left when it lost its power.
     """
     kind = (b"tEXt" + KEYWORD + b"\x00")[: max(0, len(data) - _KIND.start)]
-    return data[: len(_PNG)] == _PNG[: len(data)] and data[_KIND] == kind
+    return data[: len(SIGNATURE)] == SIGNATURE[: len(data)] and data[_KIND] == kind
 
 
 def _decoded_hash(data: bytes) -> str | None:
@@ -202,19 +198,19 @@ class _Chunks:
 def _walk(data: bytes, strict: bool = True) -> _Chunks:
     """Read a PNG's chunks: our record, a checksum of the pixel data, and whether it is whole."""
     found = _Chunks()
-    if not data.startswith(_PNG):
+    if not data.startswith(SIGNATURE):
         if strict:
             raise ValueError("not a PNG")
         return found
     view = memoryview(data)
-    position = len(_PNG)
-    while position + _HEADER.size <= len(data):
-        length, kind = _HEADER.unpack_from(data, position)
-        start = position + _HEADER.size
+    position = len(SIGNATURE)
+    while position + CHUNK_HEAD.size <= len(data):
+        length, kind = CHUNK_HEAD.unpack_from(data, position)
+        start = position + CHUNK_HEAD.size
         end = start + length
-        if end + _CRC.size > len(data):
+        if end + CHUNK_END.size > len(data):
             break
-        if _CRC.unpack_from(data, end)[0] != zlib.crc32(view[position + 4 : end]):
+        if CHUNK_END.unpack_from(data, end)[0] != zlib.crc32(view[position + 4 : end]):
             break
         if kind == b"IDAT":
             found.data_crc32 = zlib.crc32(view[start:end], found.data_crc32)
@@ -223,7 +219,7 @@ def _walk(data: bytes, strict: bool = True) -> _Chunks:
         elif kind == b"IEND":
             found.whole = True
             break
-        position = end + _CRC.size
+        position = end + CHUNK_END.size
     if strict and not found.whole:
         raise ValueError("a truncated PNG")
     return found
@@ -237,7 +233,3 @@ def _record(text: bytes) -> Record | None:
         return Record.from_json(value.decode("ascii"))
     except ValueError:
         return None
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return _HEADER.pack(len(body), kind) + body + _CRC.pack(zlib.crc32(kind + body))

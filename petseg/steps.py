@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petseg import imageio, masks, records, transforms
-from petseg.classes import SegmentClass, ids_to_values
+from petseg.classes import SegmentClass
 from petseg.errors import ImageError, PetsegError
 from petseg.records import ImageIdentity, Maker, MaskState, Record
 
@@ -100,9 +100,9 @@ def read(path: str, job: Job, pixels: NDArray[np.uint8]) -> Photo:
         ImageError: the photo cannot be read.
     """
     identity, data = identify(path)
-    image = imageio.decode(data, job.max_pixels)
+    image, (height, width) = imageio.decode_reduced(data, job.model_size, job.max_pixels)
     pixels[:] = transforms.to_model(image, job.model_size)
-    return Photo(image.shape[0], image.shape[1], identity)
+    return Photo(height, width, identity)
 
 
 def infer(session: Session, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -142,9 +142,9 @@ def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -
         maker=job.maker,
         provider=job.provider,
         precision=job.precision,
-        class_pixels=tuple(np.bincount(ids.ravel(), minlength=len(job.classes)).tolist()),
+        class_pixels=tuple(int(np.count_nonzero(ids == k)) for k in range(len(job.classes))),
         confidence=round(float(probabilities.max(axis=0).mean()) / 255, 4),
-        pixels_sha256=records.hash_pixels(ids_to_values(job.classes)[ids]),
+        pixels_sha256=records.hash_pixels(masks.to_values(ids, job.classes)),
         data_crc32=records.data_crc32(png),
     )
     _put(target, records.embed(png, record), job.temporary)

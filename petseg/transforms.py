@@ -6,13 +6,14 @@ training.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 RESIZE_FILTER = "bilinear"
 # Names what is done to an image and to its mask; a mask made by another transform is another mask.
-TRANSFORM = "squash-bilinear/argmax-of-bilinear-uint8-probabilities/1"
+TRANSFORM = "squash-bilinear/argmax-of-bilinear-uint8-probabilities/2"
 
 _BILINEAR = Image.Resampling.BILINEAR
 _NEAREST = Image.Resampling.NEAREST
@@ -58,13 +59,15 @@ def to_source(probabilities: NDArray[np.uint8], height: int, width: int) -> NDAr
     best = _enlarge(probabilities[0], height, width)
     for class_id in range(1, len(probabilities)):
         plane = _enlarge(probabilities[class_id], height, width)
-        better = plane > best
-        ids[better] = class_id
+        np.copyto(ids, np.uint8(class_id), where=plane > best)
         np.maximum(best, plane, out=best)
     return ids
 
 
 def _enlarge(plane: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Bilinear, with antialiasing where a side shrinks, which OpenCV's lacks."""
     if plane.shape == (height, width):
         return np.array(plane)
-    return np.array(Image.fromarray(plane).resize((width, height), _BILINEAR))
+    if height < plane.shape[0] or width < plane.shape[1]:
+        return np.array(Image.fromarray(plane).resize((width, height), _BILINEAR))
+    return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

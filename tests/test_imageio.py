@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from batching import Pixels, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
-from petseg import imageio
+from petseg import imageio, transforms
 from petseg.errors import ImageError
 
 PIXELS = picture(1, 30, 50)
@@ -45,6 +46,63 @@ def test_lossless_formats_are_read_exactly(kind: str) -> None:
 def test_lossy_formats_are_read_as_pillow_reads_them(kind: str) -> None:
     data = encode(PIXELS, kind, quality=90)
     np.testing.assert_array_equal(imageio.decode(data), opened(data))
+
+
+@settings(max_examples=150)
+@given(
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.sampled_from(["RGB", "L"]),
+    st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+    st.booleans(),
+    st.integers(1, 100),
+)
+def test_every_jpeg_has_the_pixels_that_pillow_sees(
+    height: int, width: int, mode: str, subsampling: str, progressive: bool, quality: int
+) -> None:
+    image = Image.fromarray(picture(7, height, width)).convert(mode)
+    options = {"subsampling": subsampling} if mode == "RGB" else {}
+    data = encode(image, "JPEG", quality=quality, progressive=progressive, **options)
+    np.testing.assert_array_equal(imageio.decode(data), opened(data))
+
+
+def test_a_flaw_that_pillow_overlooks_is_overlooked() -> None:
+    data = encode(PIXELS, "JPEG")
+    # Between the first segment (JFIF, 20 bytes from the start) and the next.
+    flawed = data[:20] + b"\x00\x11\x22" + data[20:]
+    with pytest.raises(ValueError, match="extraneous bytes"):
+        simplejpeg.decode_jpeg(flawed)
+    np.testing.assert_array_equal(imageio.decode(flawed), opened(data))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "scale"),
+    [(127, 300, 1), (128, 128, 2), (300, 257, 4), (511, 600, 4), (513, 2000, 8), (5000, 600, 8)],
+)
+def test_a_large_jpeg_is_decoded_at_a_smaller_scale(height: int, width: int, scale: int) -> None:
+    data = encode(picture(8, height, width), "JPEG")
+    found, size = imageio.decode_reduced(data, 32)
+    assert size == (height, width)
+    # Both sides keep at least twice the square's, where they had them.
+    assert found.shape == (-(-height // scale), -(-width // scale), 3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_smaller_scale_makes_little_difference(seed: int) -> None:
+    data = encode(picture(seed, 1500, 2000), "JPEG", quality=90)
+    reduced, _ = imageio.decode_reduced(data, 224)
+    assert reduced.shape == (750, 1000, 3)
+    expected = transforms.to_model(imageio.decode(data), 224).astype(int)
+    difference = np.abs(transforms.to_model(reduced, 224) - expected)
+    assert difference.mean() < 0.5
+    assert difference.max() <= 6
+
+
+def test_other_formats_are_decoded_at_full_scale() -> None:
+    pixels = picture(8, 300, 400)
+    found, size = imageio.decode_reduced(encode(pixels), 32)
+    np.testing.assert_array_equal(found, pixels)
+    assert size == (300, 400)
 
 
 def test_greyscale_and_black_and_white() -> None:
@@ -151,26 +209,16 @@ def test_one_color_transparent() -> None:
 
 
 # What to do with the stored pixels to see them upright, by EXIF orientation.
-UPRIGHT = {
-    1: lambda p: p,
-    2: lambda p: p[:, ::-1],
-    3: lambda p: p[::-1, ::-1],
-    4: lambda p: p[::-1],
-    5: lambda p: p.swapaxes(0, 1),
-    6: lambda p: p[::-1].swapaxes(0, 1),
-    7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
-    8: lambda p: p[:, ::-1].swapaxes(0, 1),
-}
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 def test_exif_orientation(orientation: int, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(PIXELS, kind, exif=exif)
-    stored = opened(encode(PIXELS, kind))
-    np.testing.assert_array_equal(imageio.decode(data), UPRIGHT[orientation](stored))
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    np.testing.assert_array_equal(imageio.decode(data), expected)
+    assert imageio.decode_reduced(data, 4)[1] == expected.shape[:2]
 
 
 def test_orientation_of_what_is_no_rgb() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from batching import picture
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,16 +56,24 @@ def test_the_way_back_is_the_argmax_where_sizes_are_equal(probabilities: np.ndar
 
 
 @given(scores, sizes, sizes)
-def test_the_way_back_is_the_argmax_of_enlarged_probabilities(
+def test_the_way_back_takes_the_largest_of_the_enlarged_probabilities(
     probabilities: np.ndarray, height: int, width: int
 ) -> None:
     before = probabilities.copy()
     found = transforms.to_source(probabilities, height, width)
-    planes = [
-        np.array(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
-        for plane in probabilities
-    ]
-    np.testing.assert_array_equal(found, np.argmax(planes, axis=0))
+    # In floating point; to_source rounds each probability to whole numbers.
+    planes = np.stack(
+        [
+            np.array(
+                Image.fromarray(plane.astype(np.float32)).resize(
+                    (width, height), Image.Resampling.BILINEAR
+                )
+            )
+            for plane in probabilities
+        ]
+    )
+    taken = np.take_along_axis(planes, found[None].astype(np.int64), axis=0)[0]
+    assert (planes.max(axis=0) - taken).max() <= 1.01
     np.testing.assert_array_equal(probabilities, before)
 
 
@@ -76,6 +85,17 @@ def test_constant_probabilities_give_a_constant_mask(
     probabilities[:] = np.array(levels)[:, None, None]
     found = transforms.to_source(probabilities, height, width)
     np.testing.assert_array_equal(found, np.full((height, width), int(np.argmax(levels))))
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 70_000), (70_000, 12), (1, 300), (300, 1)])
+def test_the_way_back_to_extreme_sizes(height: int, width: int) -> None:
+    probabilities = np.zeros((2, 12, 12), np.uint8)
+    probabilities[0, :, :6] = probabilities[1, :, 6:] = 255
+    found = transforms.to_source(probabilities, height, width)
+    # Beside the middle both classes have the same whole number.
+    side = width // 2 - width // 100
+    assert (found[:, :side] == 0).all()
+    assert (found[:, width - side :] == 1).all()
 
 
 @given(sizes, sizes)

@@ -93,7 +93,8 @@ def read_images(root: Path, size: int) -> NDArray[np.uint8]:
     for name in dict.fromkeys(names):
         path = root / "images" / f"{name}.jpg"
         try:
-            images.append(transforms.to_model(imageio.decode(path.read_bytes()), size))
+            photo, _ = imageio.decode_reduced(path.read_bytes(), size)
+            images.append(transforms.to_model(photo, size))
         except (OSError, ImageError):
             # Training names what it cannot read; here another photo serves as well.
             continue

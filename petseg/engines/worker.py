@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -93,6 +94,8 @@ def work(connection: Connection, slots: Slots, job: Job) -> None:
     # Ctrl-C reaches the whole process group; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # There is a worker for each core already.
+    cv2.setNumThreads(1)
     images, probabilities = slots.arrays()
     try:
         connection.send(None)  # ready
