@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 import petseg
-from petseg import imageio, masks, sources, steps
+from petseg import imageio, sources, steps
 from petseg.errors import ImageError
+from petseg.formats.catalog import PICTURES
 
 DEMO = Path("demo")
 # EXIF orientations (tag 0x0112), each with the turn that undoes it.
@@ -146,7 +147,7 @@ def look(images: str, folder: Path, target: Path) -> Path:
     """One PNG of photos, each beside its colour mask: the first `PAIRS` that have one."""
     pairs: list[tuple[str, Image.Image, Image.Image]] = []
     for source in sources.find(images):
-        mask = steps.extra_path(folder, masks.EXTRA["color"], steps.mask_name(source.name, "stem"))
+        mask = steps.extra_path(folder, PICTURES["color"], steps.mask_name(source.name, "stem"))
         if not source.is_image or not mask.exists():
             continue
         try:

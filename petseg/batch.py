@@ -9,30 +9,46 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
-from petseg import machine, runtime, sources, transforms
+from petseg import machine, runtime, sources, tables, transforms
 from petseg.batch_config import BatchConfig, check_folders, find_model, read_signature
 from petseg.engines.local import LocalEngine
-from petseg.engines.outcome import Batch, Outcome
+from petseg.engines.outcome import Batch, Outcome, Work
 from petseg.errors import PetsegError
+from petseg.formats import catalog
+from petseg.formats.parquet import Seconds
 from petseg.plan import Plan, Rules, make_plan
 from petseg.records import Maker
 from petseg.report import Report, Rows
 from petseg.runtime import OrtSession, Session
+from petseg.signature import Signature
 from petseg.steps import Job
 from petseg.temporary import temporary_folder
 
 Say = Callable[[str], None]
-Progress = Callable[[int, Outcome | None], None]
 
 
-def run_batch(config: BatchConfig, say: Say, progress: Progress) -> Report:
+class Progress(Protocol):
+    """Shows how far a run is."""
+
+    def begin(self, total: int, provider: str) -> None:
+        """The work begins: so many images, on this provider ("" where none needs the network)."""
+
+    def count(self, outcome: Outcome) -> None:
+        """One more image is settled."""
+
+    def tick(self) -> None:
+        """Time has passed; called several times a second, whatever happens."""
+
+
+def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -> Report:
     """Turn photos into masks.
 
     Args:
         config: what to do.
         say: takes lines for people while the run goes on.
-        progress: called with the number of images to do and each outcome (None at the start).
+        progress: shows how far it is.
 
     Returns:
         The report, which has been written to `masks/petseg/stats.json`, too.
@@ -42,6 +58,7 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress) -> Report:
     """
     report = Report(options=config.to_json())
     check_folders(config)
+    catalog.check_packages(config.formats)
     path, where = find_model(config.model)
     say(f"model: {path} ({where})")
     model = read_signature(path)
@@ -59,7 +76,8 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress) -> Report:
         return report
     # Whatever can be refused is refused before anything is written.
     session = None
-    if plan.todo and report.stopped is None:
+    todo = plan.todo if config.limit is None else plan.todo[: config.limit]
+    if report.stopped is None and not all(work.derive for work in todo):
         choice = runtime.choose(config.provider)
         say(f"provider: {choice.provider} ({choice.reason})")
         started = time.perf_counter()
@@ -68,24 +86,38 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress) -> Report:
         report.describe(session, path, machine.device_name(session.provider), load_seconds)
     with temporary_folder(config.reserved) as temporary, _books(config, report, temporary) as books:
         books.take_over(plan)
-        if session is not None:
-            job = _job(config, session, maker, temporary)
-            _work(config, plan, session, job, report, books, progress)
+        if todo and report.stopped is None:
+            job = _job(config, model, session, maker, temporary)
+            _work(config, todo, session, job, report, books, progress)
+        if report.stopped is None:
+            report.notes += tables.rebuild(
+                config.masks,
+                temporary,
+                model.classes,
+                config.tables,
+                config.review_below,
+                plan.photos,
+                books.seconds,
+            )
+        elif config.tables or config.review_below is not None:
+            report.notes.append("tables and lists of all masks are made when a run ends well")
     for count, file in ((report.counts.failed, "failures.csv"), (report.counts.kept, "kept.csv")):
         if count:
             say(f"{count} {file.removesuffix('.csv')}: see {config.reserved / file}")
     return report
 
 
-def _job(config: BatchConfig, session: Session, maker: Maker, temporary: Path) -> Job:
+def _job(
+    config: BatchConfig, model: Signature, session: Session | None, maker: Maker, temporary: Path
+) -> Job:
     return Job(
         masks=config.masks,
         temporary=temporary,
-        model_size=session.signature.size,
-        classes=session.signature.classes,
+        model_size=model.size,
+        classes=model.classes,
         maker=maker,
-        provider=session.provider,
-        precision=session.precision,
+        provider="" if session is None else session.provider,
+        precision="" if session is None else session.precision,
         formats=config.extras,
         max_pixels=config.max_pixels,
         replace_any=config.overwrite,
@@ -94,32 +126,38 @@ def _job(config: BatchConfig, session: Session, maker: Maker, temporary: Path) -
 
 def _work(
     config: BatchConfig,
-    plan: Plan,
-    session: Session,
+    todo: list[Work],
+    session: Session | None,
     job: Job,
     report: Report,
     books: _Books,
-    progress: Progress,
+    progress: Progress | None,
 ) -> None:
     """Hand the work to the engine and count what comes back."""
-    todo = plan.todo if config.limit is None else plan.todo[: config.limit]
-    progress(len(todo), None)
+    if progress is not None:
+        progress.begin(len(todo), job.provider)
 
     def on_outcome(outcome: Outcome) -> None:
         books.count(outcome)
-        progress(len(todo), outcome)
+        if progress is not None:
+            progress.count(outcome)
 
-    workers = min(config.workers or default_workers(session.provider), len(todo))
+    def stopping() -> bool:
+        if progress is not None:
+            progress.tick()
+        return books.stopping
+
+    workers = min(config.workers or default_workers(job.provider), len(todo))
     with _signals(report):
         engine = LocalEngine(session, job, workers)
         try:
-            engine.run(iter(todo), on_outcome, books.count_batch, lambda: books.stopping)
+            engine.run(iter(todo), on_outcome, books.count_batch, stopping)
         finally:
             engine.close()
             report.worker_restarts = engine.restarts
             own = machine.peak_memory()
             report.peak_memory_bytes = None if own is None else own + engine.peak_memory
-            report.notes.extend(session.notes)
+            report.notes.extend([] if session is None else session.notes)
 
 
 class _Books:
@@ -131,6 +169,7 @@ class _Books:
         folder = config.reserved
         self.failures = Rows(folder / "failures.csv", temporary, ("file", "reason"))
         self.kept = Rows(folder / "kept.csv", temporary, ("mask",))
+        self.seconds = Seconds()
         self.stats = config.stats or folder / "stats.json"
 
     @property
@@ -151,12 +190,20 @@ class _Books:
             report.pixels += outcome.pixels
             report.stages["read"].add(outcome.read_seconds, outcome.read_seconds)
             report.stages["write"].add(outcome.write_seconds, outcome.write_seconds)
+            report.confidence.add(outcome.confidence)
+            report.uncertain.add(outcome.uncertain)
+            if "parquet" in self.config.tables:
+                took = outcome.read_seconds + outcome.infer_seconds + outcome.write_seconds
+                self.seconds.add(outcome.work.mask, took)
             if report.first_mask_seconds is None:
                 report.first_mask_seconds = time.perf_counter() - report.started
-        elif outcome.status == "kept":
+        elif outcome.status in ("derived", "kept"):
             counts.skipped += 1
-            counts.kept += 1
-            self.kept.add(outcome.work.mask)
+            if outcome.status == "derived":
+                counts.derived += 1
+            if outcome.status == "kept" or outcome.work.by_person:
+                counts.kept += 1
+                self.kept.add(outcome.work.mask)
         else:
             counts.failed += 1
             self.failures.add(outcome.work.name, outcome.problem or "")

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from petseg import imageio, signature, sources, transforms
 from petseg.errors import ModelError, PetsegError
-from petseg.masks import EXTRA, INDEX, NAMES, RESERVED
+from petseg.formats.catalog import INDEX, NAMES, PICTURES, TABLES
+from petseg.masks import RESERVED
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class BatchConfig:
         provider: "auto", "cuda" or "cpu".
         batch_size: images at once; None for the provider's default.
         workers: processes that read and write; None for the provider's default.
-        formats: of `masks.NAMES`; "index" is always written.
+        formats: of `catalog.NAMES`; "index" is always written.
         size: "source" for masks of the photo's size, "model" for the network's.
         names: "stem" for `x.png`, "full" for `x.jpg.png`.
         list_file: paths below `images`, or one of Oxford's lists.
@@ -36,6 +37,8 @@ class BatchConfig:
         fail_fast: stop at the first image that fails.
         verify: compare photos by content.
         dry_run: look, count, and do nothing.
+        review_below: masks of a lower confidence, 0..1, are listed in `masks/petseg/review.txt`;
+            None for no list.
         stats: where the stats go; None for `masks/petseg/stats.json`.
     """
 
@@ -56,6 +59,7 @@ class BatchConfig:
     fail_fast: bool = False
     verify: bool = False
     dry_run: bool = False
+    review_below: float | None = None
     stats: Path | None = None
 
     def __post_init__(self) -> None:
@@ -63,13 +67,20 @@ class BatchConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.review_below is not None and not 0 <= self.review_below <= 1:
+            raise ValueError(f"review_below must lie in 0..1, not {self.review_below}")
         if unknown := set(self.formats) - set(NAMES):
             raise ValueError(f"formats are of {NAMES}, not {sorted(unknown)}")
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """The formats beside the mask itself."""
-        return tuple(name for name in self.formats if name in EXTRA)
+        """The pictures beside the mask itself, each once."""
+        return tuple(name for name in PICTURES if name in self.formats)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The formats that are one file for all masks."""
+        return tuple(name for name in TABLES if name in self.formats)
 
     @property
     def reserved(self) -> Path:

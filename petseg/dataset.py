@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from petseg import imageio
+from petseg import imageio, masks
 from petseg.errors import DatasetError, ImageError
 
 IMAGES, TRIMAPS = Path("images"), Path("annotations/trimaps")
@@ -124,25 +123,7 @@ def read_trimap(path: Path, table: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Raises:
         ImageError: unreadable, not 8-bit greyscale, or with a value that stands for no class.
     """
-    try:
-        with Image.open(path) as image:
-            # Greyscale alone: the indices of a palette image are not what other readers see.
-            if image.mode != "L":
-                raise ImageError(
-                    f"expected an 8-bit greyscale mask, found mode {image.mode}: {path}"
-                )
-            values = np.array(image)
-    except UnidentifiedImageError:
-        raise ImageError(f"the mask is not an image: {path}") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ImageError(f"the mask cannot be read: {reason}: {path}") from error
-    ids: NDArray[np.uint8] = table[values]
-    if (ids == 255).any():
-        unknown = np.unique(values[ids == 255]).tolist()
-        known = np.flatnonzero(table < 255).tolist()
-        raise ImageError(f"the mask has the values {unknown[:5]}, expected {known}: {path}")
-    return ids
+    return masks.decode(_bytes(path), table, path)
 
 
 def _bytes(path: Path) -> bytes:

@@ -1,69 +1,162 @@
-"""Mask formats: class ids in, an encoded file out."""
+"""A folder of masks: which lie in it, and what each of them says of its photo."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from petseg import png
-from petseg.classes import SegmentClass, ids_to_values
+from petseg import measures
+from petseg.classes import SegmentClass, values_to_ids
+from petseg.errors import ImageError
+from petseg.records import Box, MaskState, Record, judge
 
-# Everything in `masks/` that is no mask lies below this name.
+# Everything in a folder of masks that is no mask lies below this name.
 RESERVED = "petseg"
 
-# Masks are flat areas, which the fastest level packs well, too.
-_COMPRESS_LEVEL = 1
-
-Encoder = Callable[[NDArray[np.uint8], tuple[SegmentClass, ...]], bytes]
+# Masks read ahead of the one that is wanted; unpacking them needs no lock of Python's.
+_THREADS, _AHEAD = 4, 32
 
 
 @dataclass(frozen=True)
-class MaskFormat:
-    """One way to write a mask.
+class MaskFile:
+    """One mask as it lies there.
 
     Attributes:
-        name: as in `--format`, and the folder's name in `masks/petseg/`.
-        suffix: of the files.
-        encode: class ids uint8 (H, W) and the classes, to the bytes of a file.
+        name: below the folder, with suffix and forward slashes.
+        photo: its photo's name below the input; None where nothing tells.
+        written_ns: its modification time, nanoseconds since 1970.
+        by_person: whether a person made or changed it.
+        record: None where a person did, and where another version of petseg wrote it.
+        height, width: of the photo; of the mask where the record does not tell.
+        class_pixels: pixels of each class, by class id.
+        box: of the foreground, in the photo's pixels; None without foreground.
+        ids: class ids, uint8 (h, w); None where they were not asked for.
     """
 
     name: str
-    suffix: str
-    encode: Encoder
+    photo: str | None
+    written_ns: int
+    by_person: bool
+    record: Record | None
+    height: int
+    width: int
+    class_pixels: tuple[int, ...]
+    box: Box | None
+    ids: NDArray[np.uint8] | None
 
 
-def to_values(ids: NDArray[np.uint8], classes: tuple[SegmentClass, ...]) -> NDArray[np.uint8]:
-    """Class ids uint8 (H, W) to the values that stand for them on disk, in C order."""
-    table = np.zeros(256, np.uint8)
-    table[: len(classes)] = ids_to_values(classes)
-    return np.asarray(cv2.LUT(np.ascontiguousarray(ids), table), np.uint8)
+def decode(data: bytes, table: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    """Class ids uint8 (H, W) from the bytes of an 8-bit greyscale mask.
+
+    Args:
+        data: the whole file.
+        table: uint8 (256,), value on disk to class id, 255 for none.
+        path: for messages.
+
+    Raises:
+        ImageError: unreadable, not 8-bit greyscale, or with a value that stands for no class.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            # Greyscale alone: the indices of a palette image are not what other readers see.
+            if image.mode != "L":
+                raise ImageError(
+                    f"expected an 8-bit greyscale mask, found mode {image.mode}: {path}"
+                )
+            values = np.array(image)
+    except UnidentifiedImageError:
+        raise ImageError(f"the mask is not an image: {path}") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"the mask cannot be read: {error}: {path}") from error
+    ids: NDArray[np.uint8] = table[values]
+    if (ids == 255).any():
+        unknown = np.unique(values[ids == 255]).tolist()
+        known = np.flatnonzero(table < 255).tolist()
+        raise ImageError(f"the mask has the values {unknown[:5]}, expected {known}: {path}")
+    return ids
 
 
-def encode_index(ids: NDArray[np.uint8], classes: tuple[SegmentClass, ...]) -> bytes:
-    """8-bit greyscale PNG of the classes' values: a trimap, as Oxford-IIIT Pet writes them."""
-    return png.encode_grey(to_values(ids, classes))
+def read_all(
+    folder: Path,
+    classes: tuple[SegmentClass, ...],
+    photos: Mapping[str, str],
+    with_ids: bool,
+) -> Iterator[MaskFile]:
+    """Every mask in a folder of masks, whoever made it, in the order of names.
+
+    In bounded memory, but for the names in one folder.  What is no mask of these classes is passed
+    over.
+
+    Args:
+        folder: of the masks.
+        classes: what their values mean.
+        photos: the names of the photos of masks that carry no record, where they are known.
+        with_ids: whether class ids are asked for; the rest is in the records, and costs less.
+    """
+    table = values_to_ids(classes)
+
+    def read(name: str) -> MaskFile | None:
+        return _read(folder / name, name, classes, table, photos, with_ids)
+
+    waiting: deque[Future[MaskFile | None]] = deque()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for name in _walk(str(folder), ""):
+            waiting.append(pool.submit(read, name))
+            if len(waiting) > _AHEAD and (found := waiting.popleft().result()) is not None:
+                yield found
+        while waiting:
+            if (found := waiting.popleft().result()) is not None:
+                yield found
 
 
-def encode_color(ids: NDArray[np.uint8], classes: tuple[SegmentClass, ...]) -> bytes:
-    """Palette PNG whose index is the class's value and whose palette holds the classes' colours."""
-    palette = np.zeros((256, 3), np.uint8)
-    for item in classes:
-        palette[item.value] = item.color
-    image = Image.fromarray(to_values(ids, classes))
-    image.putpalette(palette[: max(item.value for item in classes) + 1].tobytes())
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL)
-    return buffer.getvalue()
+def _read(
+    path: Path,
+    name: str,
+    classes: tuple[SegmentClass, ...],
+    table: NDArray[np.uint8],
+    photos: Mapping[str, str],
+    with_ids: bool,
+) -> MaskFile | None:
+    try:
+        written = path.stat().st_mtime_ns
+        data = path.read_bytes()
+        state, found = judge(data)
+        record = found if state is MaskState.OURS else None
+        ids = decode(data, table, path) if with_ids or record is None else None
+    except (OSError, ImageError):
+        return None
+    if record is not None and len(record.class_pixels) != len(classes):
+        return None
+    # The record of a mask that was corrected still knows the photo.
+    photo = photos.get(name) if found is None else name.rpartition("/")[0] + "/" + found.image.name
+    by_person = state is MaskState.FOREIGN
+    if record is not None:
+        size, areas, box = (record.height, record.width), record.class_pixels, record.box
+    else:
+        assert ids is not None
+        size = (ids.shape[0], ids.shape[1])
+        areas = measures.class_pixels(ids, classes)
+        box = measures.bounding_box(ids, classes, *size)
+    photo = None if photo is None else photo.removeprefix("/")
+    return MaskFile(name, photo, written, by_person, record, *size, areas, box, ids)
 
 
-# The mask itself: always written, in `masks/`, because it carries the record.
-INDEX = MaskFormat("index", ".png", encode_index)
-# Written beside it when asked for, each in a folder of its own.
-EXTRA = {item.name: item for item in (MaskFormat("color", ".png", encode_color),)}
-NAMES = (INDEX.name, *EXTRA)
+def _walk(folder: str, prefix: str) -> Iterator[str]:
+    """The names of all files that may be masks, sorted in each folder; links are not entered."""
+    with os.scandir(folder) as entries:
+        names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    for name, is_dir in names:
+        if is_dir:
+            if prefix or name != RESERVED:
+                yield from _walk(os.path.join(folder, name), f"{prefix}{name}/")  # noqa: PTH118 - a Path for each of millions is slow
+        elif name.endswith(".png"):
+            yield prefix + name

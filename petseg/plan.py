@@ -6,8 +6,10 @@ mask, and what lies there already.  A run that must be refused is refused here, 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
+import stat
 import unicodedata
 from array import array
 from collections.abc import Iterable
@@ -19,6 +21,7 @@ import numpy as np
 from petseg import masks, steps
 from petseg.engines.outcome import Work
 from petseg.errors import ImageError, PetsegError
+from petseg.formats.catalog import PICTURES
 from petseg.records import Maker, MaskState, Record, inspect
 from petseg.sources import Source
 
@@ -33,18 +36,20 @@ class Plan:
     Attributes:
         files: found.
         ignored: no images.
-        skipped: masks that are there already, kept ones included.
-        kept: masks that petseg did not make or somebody changed; the mask's name.
+        skipped: masks that are there already, kept ones included, and need nothing.
+        kept: of these, those that petseg did not make or somebody changed; the mask's name.
+        photos: the photo's name of every mask that petseg did not make or somebody changed.
         failed: images known to be unreadable: name and reason.
         todo: images to do, in order.
-        redone: of these, those whose mask petseg made of an earlier version of the photo, or that
-            was cut off.
+        redone: of these, those whose mask is made anew: it was cut off, is of an earlier version of
+            the photo, or lacks a format that needs the network.
     """
 
     files: int = 0
     ignored: int = 0
     skipped: int = 0
     kept: list[str] = field(default_factory=list)
+    photos: dict[str, str] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
     todo: list[Work] = field(default_factory=list)
     redone: int = 0
@@ -57,7 +62,7 @@ class Rules:
     Attributes:
         folder: of the masks.
         maker: model, transform and options of this run.
-        formats: names of extra formats, which have to be there, too.
+        formats: names of pictures, which have to be there, too.
         redo: make petseg's own masks again.
         overwrite: make everybody's masks again.
         verify: compare the photo's content, not only its size and time.
@@ -126,20 +131,31 @@ def _place(source: Source, rules: Rules, plan: Plan, others: list[str]) -> None:
         plan.todo.append(work)
         plan.redone += 1
     elif state is MaskState.FOREIGN:
-        plan.skipped += 1
-        plan.kept.append(name)
+        plan.photos[name] = source.name
+        if missing := _stale(name, rules):
+            plan.todo.append(dataclasses.replace(work, derive=missing, by_person=True))
+        else:
+            plan.skipped += 1
+            plan.kept.append(name)
     elif state is MaskState.CUT or rules.redo:
         plan.todo.append(work)
         plan.redone += 1
+    elif state is MaskState.OTHER:
+        others.append(f"{name} (its record is of another version of petseg)")
     else:
         assert record is not None
         if record.maker != rules.maker:
             others.append(f"{name} ({_difference(record.maker, rules.maker)})")
-        elif _same_photo(source, record, rules.verify) and _has_extras(name, rules):
-            plan.skipped += 1
-        else:
+            return
+        missing = _missing(name, rules)
+        needed = any(PICTURES[chosen].needs_network for chosen in missing)
+        if needed or not _same_photo(source, record, rules.verify):
             plan.todo.append(work)
             plan.redone += 1
+        elif missing:
+            plan.todo.append(dataclasses.replace(work, derive=missing))
+        else:
+            plan.skipped += 1
 
 
 def _same_photo(source: Source, record: Record, verify: bool) -> bool:
@@ -149,13 +165,40 @@ def _same_photo(source: Source, record: Record, verify: bool) -> bool:
         status = os.stat(source.path)  # noqa: PTH116 - a Path for each of millions is slow
     except (OSError, ImageError):
         return False  # reading it will say why
-    return (status.st_size, status.st_mtime_ns) == (record.image.size, record.image.mtime_ns)
+    found = (os.path.basename(source.path), status.st_size, status.st_mtime_ns)  # noqa: PTH119 - as above
+    return found == (record.image.name, record.image.size, record.image.mtime_ns)
 
 
-def _has_extras(name: str, rules: Rules) -> bool:
-    return all(
-        steps.extra_path(rules.folder, masks.EXTRA[extra], name).exists() for extra in rules.formats
+def _missing(name: str, rules: Rules) -> tuple[str, ...]:
+    """The formats that a mask of petseg's lacks."""
+    return tuple(
+        chosen
+        for chosen in rules.formats
+        if not steps.extra_path(rules.folder, PICTURES[chosen], name).exists()
     )
+
+
+def _stale(name: str, rules: Rules) -> tuple[str, ...]:
+    """The formats that a person's mask lacks, or that are older than it: of what was there before.
+
+    The status' time, and not the content's, because a mask that was worked on elsewhere may be put
+    here with its own.
+    """
+    try:
+        changed = (rules.folder / name).stat()
+    except OSError:
+        return ()
+    if not stat.S_ISREG(changed.st_mode):
+        return ()
+    found = []
+    for chosen in rules.formats:
+        try:
+            made = steps.extra_path(rules.folder, PICTURES[chosen], name).stat().st_mtime_ns
+        except OSError:
+            made = 0
+        if made < max(changed.st_mtime_ns, changed.st_ctime_ns):
+            found.append(chosen)
+    return tuple(found)
 
 
 def _difference(found: Maker, wanted: Maker) -> str:

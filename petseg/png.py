@@ -18,30 +18,33 @@ CHUNK_END = struct.Struct(">I")
 # Signature and IHDR chunk: from here on other chunks may follow.
 HEADER_BYTES = len(SIGNATURE) + CHUNK_HEAD.size + 13 + CHUNK_END.size
 
-_GREYSCALE = 0
+# Colour types, by the number of channels.
+_COLOR_TYPES = {1: 0, 4: 6}
 # A row's filter type "Up": what is stored is the difference to the row above.
 _UP = 2
 # Masks are flat areas, which the fastest level packs well, too.
 _LEVEL = 1
 
 
-def encode_grey(values: NDArray[np.uint8]) -> bytes:
-    """8-bit greyscale PNG of values uint8 (H, W).
+def encode(pixels: NDArray[np.uint8]) -> bytes:
+    """PNG of pixels uint8 (H, W), greyscale, or (H, W, 4), RGBA.
 
     Three to five times as fast as Pillow, which tries every filter on every row
     (benchmarks/host.py), and without libpng's limit of a million pixels a side.
     """
-    height, width = values.shape
-    rows = np.empty((height, width + 1), np.uint8)
+    height, width = pixels.shape[:2]
+    lines = np.ascontiguousarray(pixels).reshape(height, -1)
+    rows = np.empty((height, lines.shape[1] + 1), np.uint8)
     rows[:, 0] = _UP
-    rows[0, 1:] = values[0]
-    np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8, _GREYSCALE, 0, 0, 0)
+    rows[0, 1:] = lines[0]
+    np.subtract(lines[1:], lines[:-1], out=rows[1:, 1:])
+    kind = _COLOR_TYPES[lines.shape[1] // width]
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
     return b"".join(
         (
             SIGNATURE,
             chunk(b"IHDR", header),
-            chunk(b"IDAT", zlib.compress(rows, _LEVEL)),
+            chunk(b"IDAT", zlib.compress(rows.data, _LEVEL)),
             chunk(b"IEND", b""),
         )
     )

@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from petseg.errors import ImageError
 from petseg.png import CHUNK_END, CHUNK_HEAD, HEADER_BYTES, SIGNATURE, chunk
 
 KEYWORD = b"petseg"
-RECORD_VERSION = 1
+# 2: the photo's name and size, the foreground's box, the share of uncertain pixels.
+RECORD_VERSION = 2
 
 # Far above any record petseg writes.
 _MAX_RECORD_BYTES = 65536
@@ -31,16 +32,27 @@ _MAX_RECORD_BYTES = 65536
 _KIND = slice(37, 48)
 
 
+class Box(NamedTuple):
+    """A rectangle of whole pixels; x and y of its upper left one, counted from 0."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
 @dataclass(frozen=True)
 class ImageIdentity:
     """Which photo a mask was made from.
 
     Attributes:
+        name: the file's own, without its folder: that is the mask's.
         size: bytes of the file.
         mtime_ns: its modification time, nanoseconds since 1970.
         sha256: of its content, hexadecimal.
     """
 
+    name: str
     size: int
     mtime_ns: int
     sha256: str
@@ -70,19 +82,25 @@ class Record:
     Attributes:
         image: the photo.
         maker: model, transform and options; another one makes another mask.
+        height, width: of the photo, upright, pixels.
         provider, precision: what the model ran on; recorded, not compared.
         class_pixels: pixels of each class, by class id.
-        confidence: mean over the network's pixels of the largest probability, 0..1.
+        box: of the foreground, in the photo's pixels; None without foreground.
+        confidence, uncertain: see `measures.certainty`, 0..1.
         pixels_sha256: of the mask's values on disk, row by row, one byte each.
         data_crc32: of the compressed pixel data; equal means equal pixels, at no cost.
     """
 
     image: ImageIdentity
     maker: Maker
+    height: int
+    width: int
     provider: str
     precision: str
     class_pixels: tuple[int, ...]
+    box: Box | None
     confidence: float
+    uncertain: float
     pixels_sha256: str
     data_crc32: int
 
@@ -101,9 +119,33 @@ class Record:
                 image=ImageIdentity(**values.pop("image")),
                 maker=Maker(**values.pop("maker")),
                 class_pixels=tuple(values.pop("class_pixels")),
+                box=None if (box := values.pop("box")) is None else Box(*box),
                 **values,
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"not a record: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Seal:
+    """What records of every version say, and the record where it is of this one."""
+
+    pixels_sha256: str
+    data_crc32: int
+    record: Record | None
+
+    @classmethod
+    def from_json(cls, text: str) -> _Seal:
+        """Raises ValueError where it is not a record of any version."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            ours = values["version"] == RECORD_VERSION
+            return cls(
+                pixels_sha256=values["pixels_sha256"],
+                data_crc32=values["data_crc32"],
+                record=Record.from_json(text) if ours else None,
+            )
+        except (KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a record: {error}") from error
 
 
@@ -112,6 +154,7 @@ class MaskState(Enum):
 
     ABSENT = "absent"
     OURS = "ours"  # petseg's, every pixel as written
+    OTHER = "other"  # as OURS, but its record is of another version of petseg
     CUT = "cut"  # begins as petseg's, but the file is not whole: nobody's work
     FOREIGN = "foreign"  # made or changed by someone else
 
@@ -133,17 +176,17 @@ def data_crc32(png: bytes) -> int:
 
 def hash_pixels(values: NDArray[np.uint8]) -> str:
     """SHA-256 of a mask's values (H, W) as they stand on disk."""
-    return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
 def inspect(path: Path) -> tuple[MaskState, Record | None]:
-    """Tell what lies at a mask's place, and its record where there is one.
+    """Tell what lies at a mask's place, and its record where there is one of this version.
 
     Raises:
         OSError: the file is there and cannot be read.
     """
     try:
-        data = path.read_bytes()
+        return judge(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         # A link that points nowhere is somebody's, whatever it was meant for.
         return (MaskState.FOREIGN if path.is_symlink() else MaskState.ABSENT), None
@@ -153,17 +196,21 @@ def inspect(path: Path) -> tuple[MaskState, Record | None]:
         if error.errno == errno.ENAMETOOLONG:
             return MaskState.ABSENT, None  # writing it will fail, and say so
         raise
+
+
+def judge(data: bytes) -> tuple[MaskState, Record | None]:
+    """`inspect` for the bytes of a file."""
     chunks = _walk(data, strict=False)
-    if chunks.record is None:
+    seal = chunks.seal
+    if seal is None:
         begun = not chunks.whole and _begins_as_ours(data)
         return (MaskState.CUT if begun else MaskState.FOREIGN), None
     if not chunks.whole:
-        return MaskState.CUT, chunks.record
-    if chunks.data_crc32 == chunks.record.data_crc32:
-        return MaskState.OURS, chunks.record
+        return MaskState.CUT, seal.record
     # Another program may have packed the same pixels anew.
-    same = _decoded_hash(data) == chunks.record.pixels_sha256
-    return (MaskState.OURS if same else MaskState.FOREIGN), chunks.record
+    if chunks.data_crc32 == seal.data_crc32 or _decoded_hash(data) == seal.pixels_sha256:
+        return (MaskState.OTHER if seal.record is None else MaskState.OURS), seal.record
+    return MaskState.FOREIGN, seal.record
 
 
 def _begins_as_ours(data: bytes) -> bool:
@@ -190,7 +237,7 @@ def _decoded_hash(data: bytes) -> str | None:
 
 @dataclass
 class _Chunks:
-    record: Record | None = None
+    seal: _Seal | None = None
     data_crc32: int = 0
     whole: bool = False
 
@@ -215,7 +262,7 @@ def _walk(data: bytes, strict: bool = True) -> _Chunks:
         if kind == b"IDAT":
             found.data_crc32 = zlib.crc32(view[start:end], found.data_crc32)
         elif kind == b"tEXt" and length <= _MAX_RECORD_BYTES:
-            found.record = _record(bytes(view[start:end])) or found.record
+            found.seal = _seal(bytes(view[start:end])) or found.seal
         elif kind == b"IEND":
             found.whole = True
             break
@@ -225,11 +272,11 @@ def _walk(data: bytes, strict: bool = True) -> _Chunks:
     return found
 
 
-def _record(text: bytes) -> Record | None:
+def _seal(text: bytes) -> _Seal | None:
     keyword, _, value = text.partition(b"\x00")
     if keyword != KEYWORD:
         return None
     try:
-        return Record.from_json(value.decode("ascii"))
+        return _Seal.from_json(value.decode("ascii"))
     except ValueError:
         return None

@@ -34,6 +34,7 @@ class Counts:
         done: masks written.
         skipped: masks that were there already.
         kept: of these, those that petseg did not make or somebody changed.
+        derived: of those skipped, the ones a format was made of, without the network.
         failed: images that cannot be read.
         ignored: files that are no images.
         left: not reached.
@@ -45,6 +46,7 @@ class Counts:
     kept: int = 0
     failed: int = 0
     ignored: int = 0
+    derived: int = 0
 
     @property
     def left(self) -> int:
@@ -83,6 +85,25 @@ class Stage:
 
 
 @dataclass
+class Shares:
+    """Values of 0..1, in bounded memory, to the percent."""
+
+    total: float = 0.0
+    bins: np.ndarray[Any, np.dtype[np.int64]] = field(
+        default_factory=lambda: np.zeros(101, np.int64)
+    )
+
+    def add(self, value: float) -> None:
+        self.total += value
+        self.bins[round(value * 100)] += 1
+
+    def as_dict(self) -> dict[str, Any] | None:
+        """Mean, and how many values lie nearest to 0.00, 0.01, ... 1.00; None without values."""
+        count = int(self.bins.sum())
+        return {"mean": self.total / count, "histogram": self.bins.tolist()} if count else None
+
+
+@dataclass
 class Report:
     """Everything `stats.json` says.
 
@@ -93,6 +114,7 @@ class Report:
         stages: "read", "infer" (a batch is one item) and "write".
         infer_wall_seconds: how long the session ran.
         pixels: of all photos done.
+        confidence, uncertain: of all masks done (see `measures.certainty`).
         started: `time.perf_counter()` when the run began.
         model_load_seconds: how long making the session took.
         ready_seconds, first_mask_seconds: since the run began.
@@ -116,6 +138,8 @@ class Report:
     )
     infer_wall_seconds: float = 0.0
     pixels: int = 0
+    confidence: Shares = field(default_factory=Shares)
+    uncertain: Shares = field(default_factory=Shares)
     started: float = field(default_factory=time.perf_counter)
     model_load_seconds: float | None = None
     ready_seconds: float = 0.0
@@ -175,6 +199,7 @@ class Report:
                 "done": counts.done,
                 "skipped": counts.skipped,
                 "kept": counts.kept,
+                "derived": counts.derived,
                 "failed": counts.failed,
                 "ignored": counts.ignored,
                 "left": counts.left,
@@ -195,6 +220,8 @@ class Report:
             if self.batches
             else None,
             "bottleneck": self.bottleneck,
+            "confidence": self.confidence.as_dict(),
+            "uncertain": self.uncertain.as_dict(),
             "peak_memory_bytes": self.peak_memory_bytes,
             "provider": self.provider,
             "precision": self.precision,
@@ -218,6 +245,8 @@ class Report:
         ]
         if counts.kept:
             lines.append(f"{counts.kept} masks kept that petseg did not make or somebody changed")
+        if counts.derived:
+            lines.append(f"formats made of {counts.derived} masks that were there already")
         if counts.done:
             lines.append(
                 f"{self.images_per_second:.1f} images/s on {self.provider} ({self.precision}), "

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg import imageio, masks, records, transforms
-from petseg.classes import SegmentClass
+from petseg import imageio, masks, measures, records, transforms
+from petseg.classes import SegmentClass, values_to_ids
 from petseg.errors import ImageError, PetsegError
+from petseg.formats import index
+from petseg.formats.catalog import INDEX, PICTURES, Picture
+from petseg.formats.segmented import Segmented
 from petseg.records import ImageIdentity, Maker, MaskState, Record
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ class Job:
         classes: the model's classes.
         maker: model, transform and options, for the records.
         provider, precision: what the session runs on, for the records.
-        formats: names of the extra formats, of `masks.EXTRA`.
+        formats: names of the pictures beside the mask, of `catalog.PICTURES`.
         max_pixels: larger images are refused.
         replace_any: whether anybody's mask is replaced.
     """
@@ -58,10 +61,12 @@ class Photo:
     """What `write` has to know of a photo whose pixels are gone.
 
     Attributes:
+        path: where it lies.
         height, width: upright, pixels.
         identity: for the record.
     """
 
+    path: str
     height: int
     width: int
     identity: ImageIdentity
@@ -85,7 +90,9 @@ def identify(path: str) -> tuple[ImageIdentity, bytes]:
         raise ImageError(f"cannot be read: {error.strerror}") from error
     if status.st_size != len(data):
         raise ImageError("the file changed while it was read")
-    return ImageIdentity(len(data), status.st_mtime_ns, hashlib.sha256(data).hexdigest()), data
+    name = os.path.basename(path)  # noqa: PTH119 - as above
+    digest = hashlib.sha256(data).hexdigest()
+    return ImageIdentity(name, len(data), status.st_mtime_ns, digest), data
 
 
 def read(path: str, job: Job, pixels: NDArray[np.uint8]) -> Photo:
@@ -102,7 +109,7 @@ def read(path: str, job: Job, pixels: NDArray[np.uint8]) -> Photo:
     identity, data = identify(path)
     image, (height, width) = imageio.decode_reduced(data, job.model_size, job.max_pixels)
     pixels[:] = transforms.to_model(image, job.model_size)
-    return Photo(height, width, identity)
+    return Photo(path, height, width, identity)
 
 
 def infer(session: Session, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -110,7 +117,7 @@ def infer(session: Session, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return session.run(images)
 
 
-def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -> None:
+def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -> Record:
     """Write a photo's mask in every format, each one whole or not at all, the mask itself last.
 
     Args:
@@ -119,57 +126,129 @@ def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -
         probabilities: uint8 (C, S, S), 255 is certainty.
         job: the run.
 
+    Returns:
+        The record in the mask.
+
     Raises:
         MaskKeptError: a mask that is not to be replaced lies there.
+        ImageError: a format wants the photo again, which is another now, or cannot be drawn.
         OSError: the file system refuses.
     """
     target = job.masks / name
-    _check_place(target, job)
+    before = _check_place(target, job)
     if job.maker.size == "source":
         ids = transforms.to_source(probabilities, photo.height, photo.width)
     else:
         ids = transforms.to_source(probabilities, job.model_size, job.model_size)
-    for chosen in masks.EXTRA.values():
-        beside = extra_path(job.masks, chosen, name)
-        if chosen.name in job.formats:
-            _put(beside, chosen.encode(ids, job.classes), job.temporary)
-        else:
-            # One of an earlier mask would pass for this one's.
-            beside.unlink(missing_ok=True)
-    png = masks.encode_index(ids, job.classes)
+    segmented = Segmented(ids, job.classes, _pixels(photo, job, job.formats), probabilities)
+    png = index.encode(segmented)
+    confidence, uncertain = measures.certainty(probabilities)
     record = Record(
         image=photo.identity,
         maker=job.maker,
+        height=photo.height,
+        width=photo.width,
         provider=job.provider,
         precision=job.precision,
-        class_pixels=tuple(int(np.count_nonzero(ids == k)) for k in range(len(job.classes))),
-        confidence=round(float(probabilities.max(axis=0).mean()) / 255, 4),
-        pixels_sha256=records.hash_pixels(masks.to_values(ids, job.classes)),
+        class_pixels=measures.class_pixels(ids, job.classes),
+        box=measures.bounding_box(ids, job.classes, photo.height, photo.width),
+        confidence=confidence,
+        uncertain=uncertain,
+        pixels_sha256=records.hash_pixels(index.to_values(ids, job.classes)),
         data_crc32=records.data_crc32(png),
     )
+    for picture in PICTURES.values():
+        beside = extra_path(job.masks, picture, name)
+        if picture.name in job.formats:
+            _put(beside, picture.encode(segmented), job.temporary)
+        elif record != before:
+            # One of an earlier mask would pass for this one's.
+            beside.unlink(missing_ok=True)
     _put(target, records.embed(png, record), job.temporary)
+    return record
+
+
+def derive(name: str, path: str, formats: tuple[str, ...], job: Job) -> None:
+    """Write formats of a mask that is there already, whoever made it, without the network.
+
+    Args:
+        name: of the mask, relative to `job.masks`, with suffix.
+        path: its photo.
+        formats: of `catalog.PICTURES`.
+        job: the run.
+
+    Raises:
+        MaskKeptError: what lies there is no mask.
+        ImageError: the mask or the photo cannot be read, or they differ in size.
+        OSError: the file system refuses.
+    """
+    target = job.masks / name
+    try:
+        data = target.read_bytes()
+    except OSError as error:
+        raise ImageError(f"its mask cannot be read: {error.strerror}") from error
+    try:
+        ids = masks.decode(data, values_to_ids(job.classes), target)
+    except ImageError as error:
+        raise MaskKeptError(str(error)) from error
+    pixels = None
+    if any(PICTURES[chosen].needs_photo for chosen in formats):
+        pixels = _decode(identify(path)[1], job)
+        if pixels.shape[:2] != ids.shape:
+            raise ImageError(
+                f"its mask {target} is {ids.shape[1]}x{ids.shape[0]} pixels, the photo "
+                f"{pixels.shape[1]}x{pixels.shape[0]}: they cannot be laid over each other"
+            )
+    segmented = Segmented(ids, job.classes, pixels)
+    for chosen in formats:
+        beside = extra_path(job.masks, PICTURES[chosen], name)
+        _put(beside, PICTURES[chosen].encode(segmented), job.temporary)
+
+
+def _pixels(photo: Photo, job: Job, formats: tuple[str, ...]) -> NDArray[np.uint8] | None:
+    """The photo's pixels once more, where a format is drawn on them.
+
+    They are decoded a second time, because keeping them while the network works would take memory
+    that depends on the photos.
+    """
+    if not any(PICTURES[chosen].needs_photo for chosen in formats):
+        return None
+    identity, data = identify(photo.path)
+    if identity.sha256 != photo.identity.sha256:
+        raise ImageError("the file changed while its mask was made")
+    return _decode(data, job)
+
+
+def _decode(data: bytes, job: Job) -> NDArray[np.uint8]:
+    """A photo at its mask's size, RGB uint8 (H, W, 3)."""
+    if job.maker.size == "source":
+        return imageio.decode(data, job.max_pixels)
+    image, _ = imageio.decode_reduced(data, job.model_size, job.max_pixels)
+    return transforms.to_model(image, job.model_size)
 
 
 def mask_name(name: str, names: str) -> str:
     """`a/x.jpg` to `a/x.png` ("stem") or `a/x.jpg.png` ("full"): a function of the name alone."""
     folder, slash, file = name.rpartition("/")
     stem = file if names == "full" else os.path.splitext(file)[0]  # noqa: PTH122 - as above
-    return f"{folder}{slash}{stem}{masks.INDEX.suffix}"
+    return f"{folder}{slash}{stem}{INDEX.suffix}"
 
 
-def extra_path(folder: Path, chosen: masks.MaskFormat, name: str) -> Path:
-    """Where an extra format of the mask `name` lies: `masks/petseg/color/a/x.png`."""
-    beside = folder / masks.RESERVED / chosen.name
-    return beside / (name.removesuffix(masks.INDEX.suffix) + chosen.suffix)
+def extra_path(folder: Path, picture: Picture, name: str) -> Path:
+    """Where a picture of the mask `name` lies: `masks/petseg/color/a/x.png`."""
+    beside = folder / masks.RESERVED / picture.name
+    return beside / (name.removesuffix(INDEX.suffix) + picture.suffix)
 
 
-def _check_place(target: Path, job: Job) -> None:
-    """The plan saw this place free or to be replaced; somebody may have worked there since."""
-    if job.replace_any:
-        return
-    state, _ = records.inspect(target)
-    if state is MaskState.FOREIGN:
+def _check_place(target: Path, job: Job) -> Record | None:
+    """The plan saw this place free or to be replaced; somebody may have worked there since.
+
+    Returns the record of a mask of petseg's that lies there.
+    """
+    state, record = records.inspect(target)
+    if state is MaskState.FOREIGN and not job.replace_any:
         raise MaskKeptError(f"{target} was not made by petseg, or was changed since")
+    return record if state is MaskState.OURS else None
 
 
 def _put(target: Path, data: bytes, temporary: Path) -> None:

@@ -56,16 +56,19 @@ def to_source(probabilities: NDArray[np.uint8], height: int, width: int) -> NDAr
         Class ids, uint8 (height, width), 0..C-1.
     """
     ids = np.zeros((height, width), np.uint8)
-    best = _enlarge(probabilities[0], height, width)
+    best = enlarge(probabilities[0], height, width)
     for class_id in range(1, len(probabilities)):
-        plane = _enlarge(probabilities[class_id], height, width)
+        plane = enlarge(probabilities[class_id], height, width)
         np.copyto(ids, np.uint8(class_id), where=plane > best)
         np.maximum(best, plane, out=best)
     return ids
 
 
-def _enlarge(plane: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Bilinear, with antialiasing where a side shrinks, which OpenCV's lacks."""
+def enlarge(plane: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """One plane uint8 (h, w) at another size, uint8 (height, width).
+
+    Bilinear, with antialiasing where a side shrinks, which OpenCV's lacks.
+    """
     if plane.shape == (height, width):
         return np.array(plane)
     if height < plane.shape[0] or width < plane.shape[1]:

@@ -190,7 +190,7 @@ def batch(images: Path | str, masks: Path, model: Path, **options: Any) -> Repor
     config = BatchConfig(
         images=str(images), masks=masks, model=model, **{"provider": "cpu", "workers": 1} | options
     )
-    return run_batch(config, lambda line: None, lambda total, outcome: None)
+    return run_batch(config, lambda line: None)
 
 
 def tally(report: Report) -> Sequence[int]:

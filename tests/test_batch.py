@@ -27,7 +27,8 @@ from PIL import Image
 from petseg import signature
 from petseg.batch import default_workers
 from petseg.batch_config import BatchConfig
-from petseg.errors import ModelError, PetsegError
+from petseg.errors import MissingPackageError, ModelError, PetsegError
+from petseg.formats import catalog
 from petseg.records import MaskState, inspect
 
 COUNT = 5
@@ -220,20 +221,104 @@ def test_verify_looks_at_content(again: Path, tiny_model: Path) -> None:
     assert_masks(tiny_model, again / "aside", {"plain.png": picture(76), "003.png": picture(3)})
 
 
-def test_an_extra_format(again: Path, tiny_model: Path) -> None:
-    formats = ("index", "color")
-    before = mask_bytes(again / "masks")
+def test_formats_are_made_of_masks_that_are_there_without_the_network(
+    again: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats = ("index", "color", "binary", "overlay")
+    whole = batch(again / "images", tmp_path / "whole", tiny_model, formats=formats)
+    assert tally(whole) == (COUNT, 0, 0, 0, 0)
+    before = tree_of_masks(again)
+    monkeypatch.setattr("petseg.batch.OrtSession", None)
     report = batch(again / "images", again / "masks", tiny_model, formats=formats)
+    assert tally(report) == (0, COUNT, 0, 0, 0)
+    assert (report.counts.derived, report.counts.kept, report.exit_code) == (COUNT, 0, 0)
+    assert f"formats made of {COUNT} masks that were there already" in report.summary()
+    assert tree_of_masks(again) == before
+    # The very bytes that the network's run writes.
+    for chosen in formats[1:]:
+        made = pictures(again / "masks", chosen)
+        assert len(made) == COUNT
+        assert made == pictures(tmp_path / "whole", chosen)
+    report = batch(again / "images", again / "masks", tiny_model, formats=formats)
+    assert (tally(report), report.counts.derived) == ((0, COUNT, 0, 0, 0), 0)
+    (again / "masks" / "petseg" / "color" / "004.png").unlink()
+    report = batch(again / "images", again / "masks", tiny_model, formats=formats)
+    assert (tally(report), report.counts.derived) == ((0, COUNT, 0, 0, 0), 1)
+
+
+def tree_of_masks(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """The masks' content and time."""
+    return {name: value for name, value in tree(folder / "masks").items() if "/petseg" not in name}
+
+
+def pictures(masks: Path, chosen: str) -> dict[str, bytes]:
+    folder = masks / "petseg" / chosen
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_soft_edges_need_the_network_and_leave_the_rest_as_it_was(
+    again: Path, tiny_model: Path
+) -> None:
+    color = ("index", "color")
+    batch(again / "images", again / "masks", tiny_model, formats=color)
+    before, colors = mask_bytes(again / "masks"), pictures(again / "masks", "color")
+    report = batch(again / "images", again / "masks", tiny_model, formats=("index", "alpha"))
     assert tally(report) == (COUNT, 0, 0, 0, 0)
     assert mask_bytes(again / "masks") == before
-    for name in before:
-        with Image.open(again / "masks" / "petseg" / "color" / name) as image:
-            assert image.mode == "P"
-            np.testing.assert_array_equal(np.array(image), read_mask(again / "masks" / name))
-    assert tally(batch(again / "images", again / "masks", tiny_model, formats=formats))[0] == 0
-    (again / "masks" / "petseg" / "color" / "004.png").unlink()
-    assert tally(batch(again / "images", again / "masks", tiny_model, formats=formats))[0] == 1
-    assert tally(batch(again / "images", again / "masks", tiny_model))[0] == 0
+    assert pictures(again / "masks", "color") == colors
+    for number in range(COUNT):
+        with Image.open(again / "masks" / "petseg" / "alpha" / f"00{number}.png") as image:
+            assert (image.mode, image.size) == ("RGBA", (128, 96))
+    assert tally(batch(again / "images", again / "masks", tiny_model, formats=color))[1] == COUNT
+
+
+def test_formats_of_a_corrected_mask_show_the_correction(again: Path, tiny_model: Path) -> None:
+    formats = ("index", "binary", "alpha", "overlay")
+    batch(again / "images", again / "masks", tiny_model, formats=formats)
+    pixels = read_mask(again / "masks" / "001.png")
+    pixels[:, :64], pixels[:, 64:] = 1, 2
+    Image.fromarray(pixels).save(again / "masks" / "001.png")
+    # No mask at all, one of another size, and one that overlays cannot be laid over.
+    (again / "masks" / "002.png").write_text("to do")
+    Image.fromarray(pixels[:50]).save(again / "masks" / "003.png")
+    theirs = mask_bytes(again / "masks")
+    report = batch(again / "images", again / "masks", tiny_model, formats=formats)
+    assert tally(report) == (0, COUNT - 1, 1, 0, 0)
+    assert (report.counts.derived, report.counts.kept) == (1, 2)
+    assert mask_bytes(again / "masks") == theirs
+    beside = again / "masks" / "petseg"
+    assert lines(beside / "kept.csv") == [["mask"], ["001.png"], ["002.png"]]
+    ((_, _), (name, reason)) = lines(beside / "failures.csv")
+    assert name == "003.png"
+    assert "003.png is 128x50 pixels, the photo 128x96: they cannot be laid over" in reason
+    with Image.open(beside / "binary" / "001.png") as image:
+        np.testing.assert_array_equal(np.array(image), np.where(pixels == 1, 255, 0))
+    with Image.open(beside / "alpha" / "001.png") as image:
+        np.testing.assert_array_equal(np.array(image)[..., 3], np.where(pixels == 1, 255, 0))
+
+
+def test_other_formats_of_the_networks_size(again: Path, tiny_model: Path) -> None:
+    formats = ("index", "alpha", "overlay", "coco")
+    masks = again / "small"
+    batch(again / "images", masks, tiny_model, formats=formats, size="model")
+    for chosen, ending in (("alpha", "png"), ("overlay", "jpg")):
+        with Image.open(masks / "petseg" / chosen / f"000.{ending}") as image:
+            assert image.size == (64, 64)
+    coco = json.loads((masks / "petseg" / "coco" / "coco.json").read_text())
+    assert {(item["height"], item["width"]) for item in coco["images"]} == {(96, 128)}
+    assert {tuple(item["segmentation"]["size"]) for item in coco["annotations"]} == {(96, 128)}
+
+
+def test_a_format_whose_package_is_missing_is_refused_before_any_work(
+    images: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "find_spec", lambda name: None)
+    for chosen, package in catalog.TABLES.items():
+        words = rf"--format {chosen} needs the package {package}, .*pip install 'petseg\[formats\]'"
+        with pytest.raises(MissingPackageError, match=words):
+            batch(images, tmp_path / "masks", tiny_model, formats=("index", chosen))
+    assert not (tmp_path / "masks").exists()
+    assert tally(batch(images, tmp_path / "masks", tiny_model, formats=("color",)))[0] == COUNT
 
 
 def test_limit(images: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -382,6 +467,11 @@ def test_stats_say_how_it_went(images: Path, tiny_model: Path, tmp_path: Path) -
     assert stats["images_per_second"] > 0
     assert stats["bottleneck"] in ("read", "infer", "write")
     assert stats["peak_memory_bytes"] > 10_000_000
+    for name in ("confidence", "uncertain"):
+        assert sum(stats[name]["histogram"]) == COUNT
+        mean = np.average(np.arange(101) / 100, weights=stats[name]["histogram"])
+        assert stats[name]["mean"] == pytest.approx(mean, abs=0.005)
+    assert 1 / 3 <= stats["confidence"]["mean"] <= 1
     assert all(stage["p99_seconds"] is not None for stage in stats["stages"].values())
 
 
@@ -393,7 +483,12 @@ def test_records_say_what_made_them(done: Path, tiny_model: Path) -> None:
         assert record.maker.model == signature.read(tiny_model).graph_hash
         assert record.image.mtime_ns == path.stat().st_mtime_ns
         assert (record.provider, record.precision) == ("cpu", "float32")
-        assert 0 < record.confidence <= 1
+        assert (record.image.name, record.height, record.width) == (path.name, 96, 128)
+        assert 1 / 3 <= record.confidence <= 1
+        assert 0 <= record.uncertain <= 1
+        inside = np.argwhere(read_mask(done / "masks" / path.name) != 2)
+        (top, left), (bottom, right) = inside.min(axis=0), inside.max(axis=0)
+        assert record.box == (left, top, right - left + 1, bottom - top + 1)
 
 
 def test_a_model_that_wants_other_preparation_is_refused(

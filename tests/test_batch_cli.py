@@ -14,8 +14,9 @@ from batching import command, invoke, mask_bytes, picture, save_photos, tree
 from click.testing import CliRunner
 from PIL import Image
 
-from petseg import imageio, masks, runtime
+from petseg import imageio, runtime
 from petseg.cli import batch as cli
+from petseg.formats import catalog
 
 COUNT = 3
 
@@ -28,7 +29,7 @@ def images(tmp_path: Path) -> Path:
 
 def test_the_options_it_knows_by_heart_are_the_real_ones() -> None:
     assert cli.PROVIDERS == runtime.PROVIDERS
-    assert cli.FORMATS == masks.NAMES
+    assert cli.FORMATS == catalog.NAMES
     assert cli.MAX_PIXELS == imageio.DEFAULT_MAX_PIXELS
 
 

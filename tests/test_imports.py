@@ -22,10 +22,11 @@ PACKAGES = {"petseg": ROOT / "petseg", "petseg_export": ROOT / "export" / "petse
 # it.  A package's name stands for all in it, but `petseg` for its own file alone.
 LAYERS = (
     "petseg petseg.errors petseg.classes petseg.signature petseg.png",
-    "petseg.sources petseg.imageio petseg.transforms petseg.masks petseg.records petseg.evaluation"
-    " petseg.plots petseg.weights petseg.augmentation petseg.recipes petseg.precision"
-    " petseg.machine petseg.progress petseg.sharedbuffer petseg.temporary petseg.download",
-    "petseg.steps petseg.runtime petseg.report",
+    "petseg.sources petseg.imageio petseg.transforms petseg.masks petseg.measures petseg.records"
+    " petseg.formats petseg.review petseg.evaluation petseg.plots petseg.weights"
+    " petseg.augmentation petseg.recipes petseg.precision petseg.machine petseg.progress"
+    " petseg.sharedbuffer petseg.temporary petseg.download",
+    "petseg.steps petseg.runtime petseg.report petseg.tables",
     "petseg.dataset petseg.pixels petseg.model petseg.batches petseg.scoring petseg.runs"
     " petseg.validation petseg.engines petseg.plan petseg.batch_config",
     "petseg.training petseg.batch",
@@ -40,6 +41,8 @@ USERS = {
     "tf2onnx": "petseg_export",
     "onnx": "petseg.weights petseg_export",
     "onnxruntime": "petseg.runtime petseg_export",
+    "pycocotools": "petseg.formats.coco",
+    "pyarrow": "petseg.formats.parquet",
 }
 TRAINING_ONLY = {"keras", "tensorflow", "tf2onnx", "onnx"}
 

@@ -19,7 +19,8 @@ from PIL import Image
 from petseg import sources, steps
 from petseg.errors import PetsegError
 from petseg.plan import Plan, Rules, make_plan
-from petseg.records import Maker
+from petseg.png import CHUNK_HEAD, HEADER_BYTES, chunk
+from petseg.records import Maker, MaskState, inspect
 from petseg.sources import Source
 
 COUNT = 4
@@ -166,7 +167,7 @@ def write_notes(mask: Path) -> None:
 @pytest.mark.parametrize("work", [correct, replace, make_a_link, make_a_folder, write_notes])
 def test_a_persons_work_is_kept(work: Callable[[Path], None], images: Path, masks: Path) -> None:
     work(masks / "002.png")
-    for options in ({}, {"redo": True}, {"verify": True}, {"formats": ("color",)}):
+    for options in ({}, {"redo": True}, {"verify": True}):
         found = plan(images, masks, **options)
         assert found.kept == ["002.png"]
         assert "002.png" not in todo(found)
@@ -193,14 +194,90 @@ def test_a_mask_that_was_cut_off_is_made_again(share: float, images: Path, masks
     assert (todo(found), found.redone, found.kept) == (["002.png"], 1, [])
 
 
-def test_a_missing_extra_format_is_made(images: Path, tmp_path: Path) -> None:
-    job = make_job(tmp_path / "masks", formats=("color",))
+def test_a_missing_format_is_made_of_the_mask(images: Path, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "masks", formats=("color", "overlay"))
     for path in images.iterdir():
         write_mask(path, path.name, job)
-    assert todo(plan(images, job.masks, formats=("color",))) == []
+    both = ("color", "overlay")
+    assert todo(plan(images, job.masks, formats=both)) == []
     (job.masks / "petseg" / "color" / "003.png").unlink()
-    assert todo(plan(images, job.masks, formats=("color",))) == ["003.png"]
+    (job.masks / "petseg" / "overlay" / "001.jpg").unlink()
+    found = plan(images, job.masks, formats=both)
+    assert [(work.mask, work.derive, work.by_person) for work in found.todo] == [
+        ("001.png", ("overlay",), False),
+        ("003.png", ("color",), False),
+    ]
+    assert (found.redone, found.skipped) == (0, COUNT - 2)
     assert todo(plan(images, job.masks)) == []
+    # Another photo: everything is made anew.
+    newer(images / "003.png")
+    (work,) = plan(images, job.masks, formats=("color",)).todo
+    assert (work.mask, work.derive) == ("003.png", ())
+
+
+def test_a_missing_format_that_needs_the_network_makes_the_mask_anew(
+    images: Path, masks: Path
+) -> None:
+    found = plan(images, masks, formats=("color", "alpha"))
+    assert len(found.todo) == found.redone == COUNT
+    assert {work.derive for work in found.todo} == {()}
+
+
+def test_formats_of_a_persons_mask_follow_it(images: Path, tmp_path: Path) -> None:
+    formats = ("color", "alpha")
+    job = make_job(tmp_path / "masks", formats=formats)
+    for path in images.iterdir():
+        write_mask(path, path.name, job)
+    mask = job.masks / "002.png"
+    correct(mask)
+    later(mask)
+    for options in ({}, {"redo": True}):
+        found = plan(images, job.masks, formats=formats, **options)
+        (work,) = [work for work in found.todo if work.by_person]
+        assert (work.mask, work.derive) == ("002.png", formats)
+        assert found.kept == []
+        assert found.photos == {"002.png": "002.png"}
+    steps.derive(work.mask, work.path, work.derive, job)
+    found = plan(images, job.masks, formats=formats)
+    assert (found.todo, found.kept) == ([], ["002.png"])
+    # A mask that keeps the time at which somebody worked on it elsewhere.
+    aside = mask.with_name("aside")
+    correct(mask)
+    os.utime(mask, ns=(0, 0))
+    shutil.copy2(mask, aside)
+    later(aside)
+    aside.replace(mask)
+    assert todo(plan(images, job.masks, formats=formats)) == ["002.png"]
+
+
+def later(mask: Path) -> None:
+    """Have the mask's status changed later than what was made before it, whatever the clock."""
+    made = max(path.stat().st_mtime_ns for path in mask.parent.rglob("*"))
+    while mask.stat().st_ctime_ns <= made:
+        mask.chmod(0o600)
+        mask.chmod(0o644)
+
+
+@pytest.mark.parametrize("work", [make_a_link, make_a_folder])
+def test_nothing_is_made_of_what_is_no_file(
+    work: Callable[[Path], None], images: Path, masks: Path
+) -> None:
+    work(masks / "002.png")
+    found = plan(images, masks, formats=("color",))
+    assert found.kept == ["002.png"]
+    assert "002.png" not in todo(found)
+
+
+def test_masks_of_another_version_stop_the_run(images: Path, masks: Path) -> None:
+    path = masks / "001.png"
+    data = path.read_bytes()
+    start, end = HEADER_BYTES + CHUNK_HEAD.size, data.index(b"IDAT") - 8
+    old = data[start:end].replace(b'"version":2', b'"version":1')
+    path.write_bytes(data[:HEADER_BYTES] + chunk(b"tEXt", old) + data[end + 4 :])
+    assert inspect(path) == (MaskState.OTHER, None)
+    with pytest.raises(PetsegError, match=r"001\.png \(its record is of another version of petseg"):
+        plan(images, masks)
+    assert "001.png" in todo(plan(images, masks, redo=True))
 
 
 def test_a_photo_that_vanished_is_looked_at_again(images: Path, masks: Path) -> None:

@@ -12,22 +12,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from petseg import masks, records
+from petseg import records
 from petseg.classes import PET_CLASSES, ids_to_values
-from petseg.records import ImageIdentity, Maker, MaskState, Record
+from petseg.formats import index
+from petseg.formats.segmented import Segmented
+from petseg.records import Box, ImageIdentity, Maker, MaskState, Record
 
 IDS = (picture(1, 40, 60)[..., 0] % 3).astype(np.uint8)
 
 text = st.text(max_size=40)
 whole = st.integers(0, 2**63 - 1)
+# As Python has the names of files: bytes that are no UTF-8 are surrogates.
+names = st.binary(max_size=40).map(lambda data: data.decode("utf-8", "surrogateescape"))
 record_strategy = st.builds(
     Record,
-    image=st.builds(ImageIdentity, size=whole, mtime_ns=st.integers(-(2**63), 2**63), sha256=text),
+    image=st.builds(
+        ImageIdentity,
+        name=names,
+        size=whole,
+        mtime_ns=st.integers(-(2**63), 2**63),
+        sha256=text,
+    ),
     maker=st.builds(Maker, model=text, transform=text, size=text, names=text),
+    height=whole,
+    width=whole,
     provider=text,
     precision=text,
     class_pixels=st.lists(whole, max_size=8).map(tuple),
+    box=st.none() | st.builds(Box, whole, whole, whole, whole),
     confidence=st.floats(0, 1),
+    uncertain=st.floats(0, 1),
     pixels_sha256=text,
     data_crc32=st.integers(0, 2**32 - 1),
 )
@@ -35,14 +49,18 @@ record_strategy = st.builds(
 
 def make(ids: np.ndarray = IDS) -> tuple[bytes, Record]:
     """A mask as petseg writes it."""
-    png = masks.encode_index(ids, PET_CLASSES)
+    png = index.encode(Segmented(ids, PET_CLASSES))
     record = Record(
-        image=ImageIdentity(1234, 1_700_000_000_123_456_789, "ab" * 32),
+        image=ImageIdentity("x.jpg", 1234, 1_700_000_000_123_456_789, "ab" * 32),
         maker=Maker("cd" * 32, "some-transform/1", "source", "stem"),
+        height=ids.shape[0],
+        width=ids.shape[1],
         provider="cpu",
         precision="float32",
         class_pixels=tuple(np.bincount(ids.ravel(), minlength=3).tolist()),
+        box=Box(0, 0, ids.shape[1], ids.shape[0]),
         confidence=0.75,
+        uncertain=0.25,
         pixels_sha256=records.hash_pixels(ids_to_values(PET_CLASSES)[ids]),
         data_crc32=records.data_crc32(png),
     )
@@ -56,9 +74,10 @@ def test_a_record_survives_the_round_trip(record: Record) -> None:
 
 @given(record_strategy)
 def test_a_record_survives_in_a_png_that_stays_a_png(record: Record) -> None:
-    png = masks.encode_index(IDS, PET_CLASSES)
+    png = index.encode(Segmented(IDS, PET_CLASSES))
     found = records._walk(records.embed(png, record))
-    assert found.record == record
+    assert found.seal is not None
+    assert found.seal.record == record
     assert found.whole
     assert found.data_crc32 == records.data_crc32(png)
 
@@ -77,11 +96,39 @@ def test_what_is_no_record_is_a_value_error(text: str) -> None:
         Record.from_json(text)
 
 
-def test_a_record_of_another_version_is_none_of_ours() -> None:
-    _, record = make()
-    values = json.loads(record.to_json())
+# Version 1 had no name and size of the photo, no box and no share of uncertain pixels.
+_SINCE_2 = {"height", "width", "box", "uncertain"}
+
+
+def of_version(version: int) -> bytes:
+    """A mask as another version of petseg writes it."""
+    data, record = make()
+    values = {**json.loads(record.to_json()), "version": version}
+    if version == 1:
+        values = {key: value for key, value in values.items() if key not in _SINCE_2}
+        values["image"].pop("name")
     with pytest.raises(ValueError, match="another version"):
-        Record.from_json(json.dumps({**values, "version": records.RECORD_VERSION + 1}))
+        Record.from_json(json.dumps(values))
+    png = index.encode(Segmented(IDS, PET_CLASSES))
+    assert data.startswith(png[: records.HEADER_BYTES])
+    text = b"petseg\0" + json.dumps(values).encode()
+    return png[: records.HEADER_BYTES] + records.chunk(b"tEXt", text) + png[records.HEADER_BYTES :]
+
+
+@pytest.mark.parametrize("version", [1, records.RECORD_VERSION + 1])
+def test_a_mask_of_another_version_is_told_apart(version: int, tmp_path: Path) -> None:
+    data, path = of_version(version), tmp_path / "x.png"
+    path.write_bytes(data)
+    assert records.inspect(path) == (MaskState.OTHER, None)
+    path.write_bytes(data[:-30])
+    assert records.inspect(path) == (MaskState.CUT, None)
+    # Corrected by a person, it is theirs, as one of this version.
+    path.write_bytes(data)
+    info = PngImagePlugin.PngInfo()
+    with Image.open(path) as image:
+        info.add_text("petseg", image.text["petseg"])
+    corrected(path).save(path, pnginfo=info)
+    assert records.inspect(path) == (MaskState.FOREIGN, None)
 
 
 def test_other_programs_read_the_mask_and_its_text(tmp_path: Path) -> None:
@@ -120,7 +167,7 @@ def test_a_mask_cut_off_anywhere_is_nobodys_work(tmp_path: Path) -> None:
 
 def test_what_others_cut_off_is_theirs(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
-    png = masks.encode_index(IDS, PET_CLASSES)
+    png = index.encode(Segmented(IDS, PET_CLASSES))
     for length in range(48, len(png)):
         path.write_bytes(png[:length])
         assert records.inspect(path) == (MaskState.FOREIGN, None), length
@@ -209,5 +256,5 @@ def test_the_checksum_wants_a_whole_png() -> None:
 
 def test_a_mask_without_text_in_unicode_is_ascii() -> None:
     _, record = make()
-    assert records.embed(masks.encode_index(IDS, PET_CLASSES), record).count(b"tEXt") == 1
+    assert records.embed(index.encode(Segmented(IDS, PET_CLASSES)), record).count(b"tEXt") == 1
     assert record.to_json().isascii()

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from petseg import masks, steps, transforms
+from petseg import steps, transforms
 from petseg.errors import ImageError
+from petseg.formats.catalog import PICTURES
 from petseg.records import MaskState, Record, hash_pixels, inspect
 from petseg.steps import Job, MaskKeptError
 
@@ -176,7 +177,7 @@ def test_masks_stay_inside_their_folder(name: str, names: str) -> None:
     assert inside == folder / found
     assert found.rpartition("/")[0] == name.rpartition("/")[0]
     assert found.endswith(".png")
-    beside = steps.extra_path(folder, masks.EXTRA["color"], found)
+    beside = steps.extra_path(folder, PICTURES["color"], found)
     assert folder / "petseg" / "color" in Path(os.path.normpath(beside)).parents
 
 

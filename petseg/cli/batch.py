@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from petseg.cli.common import exits
-
-if TYPE_CHECKING:
-    from petseg.engines.outcome import Outcome
+from petseg.cli.common import FAILED, exits
+from petseg.errors import PetsegError
 
 # Known here as text, so that --help need not load numpy, Pillow and onnxruntime; a test compares.
 PROVIDERS = ("auto", "cuda", "cpu")
-FORMATS = ("index", "color")
+FORMATS = ("index", "color", "binary", "alpha", "overlay", "coco", "parquet")
 MAX_PIXELS = 250_000_000
 
 
@@ -38,7 +35,8 @@ MAX_PIXELS = 250_000_000
     multiple=True,
     default=("index",),
     show_default=True,
-    help="Repeatable.  index is always written; others go to MASKS/petseg/FORMAT/.",
+    help="Repeatable.  index is always written; others go to MASKS/petseg/FORMAT/, for masks "
+    "that are there already, too.",
 )
 @click.option(
     "--size",
@@ -74,12 +72,21 @@ MAX_PIXELS = 250_000_000
 @click.option("--verify", is_flag=True, help="Compare photos by content, not by size and time.")
 @click.option("--dry-run", is_flag=True, help="Look, count, and do nothing.")
 @click.option(
+    "--review-below",
+    type=click.FloatRange(0, 1),
+    metavar="CONFIDENCE",
+    help="List the masks whose mean probability is lower, least first, in "
+    "MASKS/petseg/review.txt; 0.8, say.",
+)
+@click.option(
     "--stats",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where the stats go.  [default: MASKS/petseg/stats.json]",
 )
 @click.option("--quiet", is_flag=True, help="Errors only.")
-@click.option("--json", "as_json", is_flag=True, help="The stats as one JSON object on stdout.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="End with one JSON object on stdout: the stats."
+)
 @exits
 def main(quiet: bool, as_json: bool, **options: Any) -> int:
     """Turn the photos in IMAGES (a folder, a file or a glob) into masks in MASKS.
@@ -90,38 +97,20 @@ def main(quiet: bool, as_json: bool, **options: Any) -> int:
     Exit codes: 0 all done; 1 could not run, or stopped early; 2 wrong usage; 3 finished, but some
     images failed (MASKS/petseg/failures.csv); 130 and 143 after Ctrl-C and SIGTERM.
     """
-    from tqdm import tqdm
-
     from petseg.batch import run_batch
     from petseg.batch_config import BatchConfig
+    from petseg.cli.progress import BatchProgress
 
-    def say(line: str) -> None:
-        if not quiet:
-            tqdm.write(line, file=sys.stderr)
-
-    bar: Any = None
-
-    def progress(total: int, outcome: Outcome | None) -> None:
-        nonlocal bar
-        if outcome is None:
-            bar = tqdm(total=total, unit="image", disable=quiet, smoothing=0.1)
-            return
-        assert bar is not None
-        if outcome.status == "failed":
-            say(f"failed: {printable(outcome.work.name)}: {outcome.problem}")
-        bar.update()
-
+    progress = BatchProgress(quiet)
     try:
-        report = run_batch(BatchConfig(**options), say, progress)
+        report = run_batch(BatchConfig(**options), progress.say, progress)
+    except PetsegError as error:
+        if as_json:
+            click.echo(json.dumps({"exit_code": FAILED, "error": str(error)}))
+        raise
     finally:
-        if bar is not None:
-            bar.close()
-    say(report.summary())
+        progress.close()
+    progress.say(report.summary())
     if as_json:
         click.echo(json.dumps(report.as_dict()))
     return report.exit_code
-
-
-def printable(name: str) -> str:
-    """A file name as one line of a terminal can show it."""
-    return name.encode("utf-8", "backslashreplace").decode() if name.isprintable() else ascii(name)

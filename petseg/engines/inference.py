@@ -28,7 +28,7 @@ class Inference(Generic[T]):
 
     def __init__(
         self,
-        session: Session,
+        session: Session | None,
         images: NDArray[np.uint8],
         probabilities: NDArray[np.uint8],
         bell: tuple[Connection, Connection],
@@ -36,7 +36,7 @@ class Inference(Generic[T]):
         """Start the thread.
 
         Args:
-            session: the model.
+            session: the model; None where nothing is ever put.
             images: all slots' inputs, uint8 (slots, S, S, 3).
             probabilities: all slots' outputs, uint8 (slots, C, S, S).
             bell: both ends of a pipe, the reading end first.
@@ -70,6 +70,7 @@ class Inference(Generic[T]):
 
     def _serve(self) -> None:
         while (task := self._tasks.get()) is not None:
+            assert self.session is not None
             tag, slots, waiting = task
             result: Batch | BaseException
             try:

@@ -17,7 +17,7 @@ from multiprocessing import connection
 from petseg.engines.inference import Inference
 from petseg.engines.outcome import Batch, Outcome, Work
 from petseg.engines.pool import Pool, Worker
-from petseg.engines.worker import ReadTask, Reply, Slots, WriteTask
+from petseg.engines.worker import DeriveTask, ReadTask, Reply, Slots, Task, WriteTask
 from petseg.errors import PetsegError
 from petseg.runtime import Session
 from petseg.steps import Job, Photo
@@ -38,9 +38,12 @@ class _Flight:
     slot: int
     photo: Photo | None = None
     read_seconds: float = 0.0
+    infer_seconds: float = 0.0
 
     @property
-    def next_task(self) -> ReadTask | WriteTask:
+    def next_task(self) -> Task:
+        if self.work.derive:
+            return DeriveTask(self.work.mask, self.work.path, self.work.derive)
         if self.photo is None:
             return ReadTask(self.slot, self.work.path)
         return WriteTask(self.slot, self.work.mask, self.photo)
@@ -49,17 +52,18 @@ class _Flight:
 class LocalEngine:
     """Runs images through read, infer and write on this machine."""
 
-    def __init__(self, session: Session, job: Job, workers: int) -> None:
+    def __init__(self, session: Session | None, job: Job, workers: int) -> None:
         """Start the workers.
 
         Args:
-            session: the model, ready to run.
+            session: the model, ready to run; None where no image needs it.
             job: what is the same for every image.
             workers: number of worker processes.
         """
         self.session = session
         # The session's batches, as many again being read and written, and the workers' hands.
-        count = 3 * _BATCHES_AHEAD * session.batch_size + _TASKS_PER_WORKER * workers
+        batch_size = 0 if session is None else session.batch_size
+        count = 3 * _BATCHES_AHEAD * batch_size + _TASKS_PER_WORKER * workers
         self.slots = Slots.allocate(count, job.model_size, len(job.classes))
         self.pool: Pool[_Flight] = Pool(workers, self.slots, job)
 
@@ -157,7 +161,7 @@ class _Run:
 
     def _launch(self) -> None:
         """Hand the session full batches, and a smaller one when nothing more is being read."""
-        size = self.session.batch_size
+        size = 0 if self.session is None else self.session.batch_size
         while self.ready and self.batches < _BATCHES_AHEAD:
             if len(self.ready) < size and self.reading:
                 return
@@ -172,6 +176,8 @@ class _Run:
             if pipe is self.inference.bell:
                 flights, batch = self.inference.take()
                 self.batches -= 1
+                for flight in flights:
+                    flight.infer_seconds = batch.wall_seconds / batch.images
                 self.on_batch(batch)
                 self.waiting.extend(flights)
                 continue
@@ -196,14 +202,18 @@ class _Run:
             self._end(flight, Outcome(flight.work, "kept"))
         elif reply.problem is not None:
             self._end(flight, Outcome(flight.work, "failed", reply.problem))
+        elif flight.work.derive:
+            self._end(flight, Outcome(flight.work, "derived", write_seconds=reply.seconds))
         elif flight.photo is None:
             self.reading -= 1
             flight.photo, flight.read_seconds = reply.photo, reply.seconds
             self.ready.append(flight)
         else:
+            assert reply.certainty is not None
             pixels = flight.photo.height * flight.photo.width
-            seconds = (flight.read_seconds, reply.seconds)
-            self._end(flight, Outcome(flight.work, "done", None, pixels, *seconds))
+            seconds = (flight.read_seconds, reply.seconds, flight.infer_seconds)
+            outcome = Outcome(flight.work, "done", None, pixels, *seconds, *reply.certainty)
+            self._end(flight, outcome)
 
     def _end(self, flight: _Flight, outcome: Outcome) -> None:
         if flight.photo is None:

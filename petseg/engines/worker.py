@@ -38,7 +38,16 @@ class WriteTask:
     photo: Photo
 
 
-Task = ReadTask | WriteTask
+@dataclass(frozen=True, slots=True)
+class DeriveTask:
+    """Make formats of the mask `name` that is there, of the photo at `path`."""
+
+    name: str
+    path: str
+    formats: tuple[str, ...]
+
+
+Task = ReadTask | WriteTask | DeriveTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,7 @@ class Reply:
     Attributes:
         seconds: processor time it took in this worker.
         photo: of a read that went well.
+        certainty: confidence and share of uncertain pixels of a mask that was written.
         problem: why the image failed.
         kept: the mask was left alone, because somebody's lies there.
         stop: the run cannot go on (a full disk, say), and why.
@@ -56,6 +66,7 @@ class Reply:
 
     seconds: float
     photo: Photo | None = None
+    certainty: tuple[float, float] | None = None
     problem: str | None = None
     kept: bool = False
     stop: str | None = None
@@ -114,13 +125,16 @@ def _serve(
     job: Job,
     started: float,
 ) -> Reply:
-    photo = problem = stop = None
+    photo = certainty = problem = stop = None
     kept = False
     try:
         if isinstance(task, ReadTask):
             photo = steps.read(task.path, job, images[task.slot])
+        elif isinstance(task, WriteTask):
+            record = steps.write(task.name, task.photo, probabilities[task.slot], job)
+            certainty = (record.confidence, record.uncertain)
         else:
-            steps.write(task.name, task.photo, probabilities[task.slot], job)
+            steps.derive(task.name, task.path, task.formats, job)
     except ImageError as error:
         problem = str(error)
     except MaskKeptError:
@@ -129,8 +143,9 @@ def _serve(
         problem = "out of memory; lower --max-pixels or --workers"
     except OSError as error:
         # Reading turns its own into ImageError: this one is the masks' file system.
-        if error.errno in _BAD_NAME and isinstance(task, WriteTask):
+        if error.errno in _BAD_NAME and not isinstance(task, ReadTask):
             problem = f"no mask can have this name there ({error.strerror}): {task.name}"
         else:
             stop = f"cannot write {error.filename or job.masks}: {error.strerror}"
-    return Reply(time.process_time() - started, photo, problem, kept, stop, machine.peak_memory())
+    seconds = time.process_time() - started
+    return Reply(seconds, photo, certainty, problem, kept, stop, machine.peak_memory())

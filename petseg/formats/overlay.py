@@ -1,0 +1,53 @@
+"""The photo with its mask laid over it, to be judged at a glance."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from petseg.errors import ImageError
+from petseg.formats.segmented import Segmented, look_up
+
+_TINT = 0.45
+_QUALITY = 90
+# The outline's width, as a share of the shorter side.
+_OUTLINE = 1 / 200
+# libjpeg's JPEG_MAX_DIMENSION.
+_MOST_PIXELS_A_SIDE = 65500
+
+
+def encode(segmented: Segmented) -> bytes:
+    """JPEG: foreground classes tinted in their colours, the foreground's edge outlined in white.
+
+    Raises:
+        ImageError: a side is longer than JPEG allows.
+    """
+    photo = segmented.photo
+    assert photo is not None
+    height, width = segmented.ids.shape
+    if max(height, width) > _MOST_PIXELS_A_SIDE:
+        raise ImageError(
+            f"an overlay is a JPEG, whose sides are at most {_MOST_PIXELS_A_SIDE} pixels; the "
+            f"photo is {width}x{height}: leave out --format overlay"
+        )
+    colors = np.zeros((256, 3), np.uint8)
+    colors[: len(segmented.classes)] = [item.color for item in segmented.classes]
+    tinted = cv2.addWeighted(photo, 1 - _TINT, look_up(segmented.ids, colors), _TINT, 0)
+    inside = segmented.foreground()
+    picture = cv2.copyTo(tinted, inside, photo.copy())
+    picture[_outline(inside)] = 255
+    encoded: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(picture), quality=_QUALITY, colorspace="RGB", colorsubsampling="420"
+    )
+    return encoded
+
+
+def _outline(inside: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The foreground's edge, on its inner side: bool (H, W), of a foreground uint8 (H, W)."""
+    thickness = max(1, round(min(inside.shape) * _OUTLINE))
+    kernel = np.ones((2 * thickness + 1,) * 2, np.uint8)
+    # Not along the photo's own edge: there the pet goes on.
+    core = cv2.erode(inside, kernel, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray((inside != 0) & (core == 0))

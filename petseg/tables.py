@@ -1,0 +1,88 @@
+"""What is told of a whole folder of masks: made anew from the masks themselves at a run's end.
+
+So there is nothing to tear or to merge: whatever runs, shards and machines filled the folder, and
+whoever corrected masks in it, the last run to end tells of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from petseg import masks
+from petseg.classes import SegmentClass
+from petseg.errors import PetsegError
+from petseg.formats.coco import CocoFile
+from petseg.formats.parquet import ParquetFile, Seconds
+from petseg.masks import RESERVED, MaskFile
+from petseg.review import ReviewList
+
+COCO, PARQUET, REVIEW = Path("coco/coco.json"), Path("parquet/masks.parquet"), Path("review.txt")
+
+
+class _Table(Protocol):
+    def add(self, mask: MaskFile) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def rebuild(
+    folder: Path,
+    temporary: Path,
+    classes: tuple[SegmentClass, ...],
+    formats: tuple[str, ...],
+    review_below: float | None,
+    photos: Mapping[str, str],
+    seconds: Seconds,
+) -> list[str]:
+    """Write the tables that are asked for, each whole or as it was, in one walk over the masks.
+
+    Args:
+        folder: of masks; tables go to `folder/petseg/`.
+        temporary: a folder on the same file system.
+        classes: what the masks' values mean.
+        formats: of `catalog.TABLES`.
+        review_below: confidence below which a mask is listed in `review.txt`; None for no list.
+        photos: the photo's name of masks that are a person's.
+        seconds: what this run's masks took.
+
+    Returns:
+        Lines for people.
+
+    Raises:
+        PetsegError: they cannot be written.
+    """
+    reserved = folder / RESERVED
+    coco = parquet = review = None
+    try:
+        if "coco" in formats:
+            coco = CocoFile(reserved / COCO, temporary, classes)
+        if "parquet" in formats:
+            parquet = ParquetFile(reserved / PARQUET, temporary, classes, seconds)
+        if review_below is not None:
+            review = ReviewList(reserved / REVIEW, review_below)
+        tables: list[_Table] = [table for table in (coco, parquet, review) if table is not None]
+        if not tables:
+            return []
+        for mask in masks.read_all(folder, classes, photos, with_ids=coco is not None):
+            for table in tables:
+                table.add(mask)
+        for table in tables:
+            table.close()
+    except OSError as error:
+        place = error.filename or reserved
+        raise PetsegError(
+            f"cannot write {place}: {error.strerror}; the masks are in place"
+        ) from error
+    notes = []
+    if review is not None:
+        notes.append(f"{len(review)} masks to look at: see {review.path}")
+        if review.unlistable:
+            notes.append(f"{review.unlistable} names with a line break cannot be listed there")
+    if coco is not None and coco.nameless:
+        notes.append(
+            f"{coco.nameless} masks carry no record, and no photo of this run is theirs: they are "
+            f"not in {coco.path}"
+        )
+    return notes
