@@ -2,7 +2,8 @@
 
 A data set is a folder that holds `images/NAME.jpg`, `annotations/trimaps/NAME.png` (8-bit
 greyscale, the classes' values) and the lists a split is cut from: `annotations/list.txt`,
-`trainval.txt` or `test.txt`.
+`trainval.txt` or `test.txt`.  A list may also hold paths below `images/` (`a/x.jpg`, `y.webp`), as
+`petseg-batch --review-below` writes them; the trimap of `a/x.jpg` is `a/x.png`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,9 @@ class Split:
 
 
 def read_list(path: Path) -> list[str]:
-    """Names from one of Oxford's lists: the first word of each line; '#' starts a comment.
+    """Names from one of Oxford's lists, or paths of images; '#' starts a comment.
+
+    A line that ends as an image's name does is a path; of others the first word is the name.
 
     Raises:
         DatasetError: the file cannot be read or names nothing.
@@ -41,10 +44,23 @@ def read_list(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read the list {path}: {error}") from error
-    names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+    names = [
+        line.strip() if _is_path(line.strip()) else line.split()[0]
+        for line in lines
+        if line.strip() and not line.startswith("#")
+    ]
     if not names:
         raise DatasetError(f"the list {path} names no images")
     return names
+
+
+def _is_path(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in imageio.SUFFIXES
+
+
+def stem(name: str) -> str:
+    """What a sample's trimap and mask are called, without suffix: `a/x` for `a/x.jpg` and `a/x`."""
+    return str(PurePosixPath(name).with_suffix("")) if _is_path(name) else name
 
 
 def hash_names(names: Sequence[str]) -> str:
@@ -97,7 +113,7 @@ def read_sample(
 
     Args:
         root: folder in Oxford's layout.
-        name: the sample's name, without suffix.
+        name: the sample's name, or its image's path below `images/`.
         table: uint8 (256,), value on disk to class id, 255 for none.
 
     Returns:
@@ -107,8 +123,8 @@ def read_sample(
         ImageError: one of them cannot be read, they differ in size, or the trimap holds a value
             that stands for no class.
     """
-    image = imageio.decode(_bytes(root / IMAGES / f"{name}.jpg"))
-    trimap = read_trimap(root / TRIMAPS / f"{name}.png", table)
+    image = imageio.decode(_bytes(root / IMAGES / (name if _is_path(name) else f"{name}.jpg")))
+    trimap = read_trimap(root / TRIMAPS / f"{stem(name)}.png", table)
     if image.shape[:2] != trimap.shape:
         raise ImageError(
             f"the photo is {image.shape[1]}x{image.shape[0]}, "

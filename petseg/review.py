@@ -7,13 +7,14 @@ it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 from petseg.masks import MaskFile
 from petseg.temporary import replacing
 
 
 class ReviewList:
-    """Collects a mask at a time and takes its name at the end.
+    """Grows by a mask at a time and takes its name when its `with` block ends well.
 
     Masks that a person made or changed are not listed: somebody has looked at them.
     """
@@ -42,7 +43,14 @@ class ReviewList:
             return
         self._found.append((mask.record.confidence, _as_line(mask.photo)))
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._finish()
+
+    def _finish(self) -> None:
         """Put the list in place, an empty one, too."""
         self._found.sort()
         head = (

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from petseg import evaluation
 from petseg.classes import PET_CLASSES, SegmentClass, values_to_ids
-from petseg.dataset import read_trimap
+from petseg.dataset import read_trimap, stem
 from petseg.errors import DatasetError, ImageError
 from petseg.masks import RESERVED
 
@@ -108,7 +108,9 @@ def _match(
     for folder, there in ((masks, mask_names), (trimaps, trimap_names)):
         if not there:
             raise DatasetError(f"there are no .png files in {folder}")
-    wanted = mask_names | trimap_names if names is None else set(names)
+    # A list may name photos; where masks have full names (`x.jpg.png`), these are theirs as well.
+    both = mask_names | trimap_names
+    wanted = both if names is None else {name if name in both else stem(name) for name in names}
     problems = [
         f"{_first(sorted(wanted - there), 'name')} without a {what} in {folder}"
         for what, folder, there in (("mask", masks, mask_names), ("trimap", trimaps, trimap_names))

@@ -7,24 +7,18 @@ whoever corrected masks in it, the last run to end tells of all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 from petseg import masks
 from petseg.classes import SegmentClass
 from petseg.errors import PetsegError
 from petseg.formats.coco import CocoFile
 from petseg.formats.parquet import ParquetFile, Seconds
-from petseg.masks import RESERVED, MaskFile
+from petseg.masks import RESERVED
 from petseg.review import ReviewList
 
 COCO, PARQUET, REVIEW = Path("coco/coco.json"), Path("parquet/masks.parquet"), Path("review.txt")
-
-
-class _Table(Protocol):
-    def add(self, mask: MaskFile) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def rebuild(
@@ -56,24 +50,23 @@ def rebuild(
     reserved = folder / RESERVED
     coco = parquet = review = None
     try:
-        if "coco" in formats:
-            coco = CocoFile(reserved / COCO, temporary, classes)
-        if "parquet" in formats:
-            parquet = ParquetFile(reserved / PARQUET, temporary, classes, seconds)
-        if review_below is not None:
-            review = ReviewList(reserved / REVIEW, review_below)
-        tables: list[_Table] = [table for table in (coco, parquet, review) if table is not None]
-        if not tables:
-            return []
-        for mask in masks.read_all(folder, classes, photos, with_ids=coco is not None):
-            for table in tables:
-                table.add(mask)
-        for table in tables:
-            table.close()
+        with ExitStack() as stack:
+            if "coco" in formats:
+                coco = stack.enter_context(CocoFile(reserved / COCO, temporary, classes))
+            if "parquet" in formats:
+                place = reserved / PARQUET
+                parquet = stack.enter_context(ParquetFile(place, temporary, classes, seconds))
+            if review_below is not None:
+                review = stack.enter_context(ReviewList(reserved / REVIEW, review_below))
+            tables = [table for table in (coco, parquet, review) if table is not None]
+            if tables:
+                for mask in masks.read_all(folder, classes, photos, with_ids=coco is not None):
+                    for table in tables:
+                        table.add(mask)
     except OSError as error:
-        place = error.filename or reserved
+        where = error.filename or reserved
         raise PetsegError(
-            f"cannot write {place}: {error.strerror}; the masks are in place"
+            f"cannot write {where}: {error.strerror}; the masks are in place"
         ) from error
     notes = []
     if review is not None:

@@ -26,6 +26,8 @@ def test_oxfords_lists_are_read(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("#Image CLASS-ID SPECIES BREED ID\nAbyssinian_1 1 1 1\n\nbeagle_2 5 2 1\n")
     assert dataset.read_list(path) == ["Abyssinian_1", "beagle_2"]
+    path.write_text("# least first\na/x y.jpg\n./#z.WEBP\nplain.v2 1 1\n")
+    assert dataset.read_list(path) == ["a/x y.jpg", "./#z.WEBP", "plain.v2"]
     path.write_text("# nothing\n")
     with pytest.raises(DatasetError, match="names no images"):
         dataset.read_list(path)
@@ -75,6 +77,21 @@ def test_a_sample_is_photo_and_class_ids_of_one_size(pets: Path) -> None:
     assert sorted(np.unique(ids)) == [0, 1, 2]
     trimap = np.array(Image.open(pets / "annotations" / "trimaps" / "pet_3.png"))
     np.testing.assert_array_equal(ids, trimap - 1)
+
+
+def test_a_sample_may_be_named_by_its_image(copied: Path) -> None:
+    photo, trimap = dataset.read_sample(copied, "pet_0", TABLE)
+    inner = copied / "images" / "a b"
+    inner.mkdir()
+    (copied / "annotations/trimaps/a b").mkdir()
+    Image.fromarray(photo).save(inner / "x.y.png")
+    Image.fromarray(trimap + np.uint8(1)).save(copied / "annotations/trimaps/a b/x.y.png")
+    for name in ("pet_0.jpg", "./pet_0.jpg", "a b/x.y.png"):
+        found = dataset.read_sample(copied, name, TABLE)
+        np.testing.assert_array_equal(found[0], photo)
+        np.testing.assert_array_equal(found[1], trimap)
+    with pytest.raises(ImageError, match=r"cannot read .*pet_0\.jpeg: No such file"):
+        dataset.read_sample(copied, "pet_0.jpeg", TABLE)
 
 
 def test_what_is_wrong_with_a_sample_is_said(copied: Path) -> None:

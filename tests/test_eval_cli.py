@@ -48,6 +48,17 @@ def test_table_and_json(folders: tuple[Path, Path]) -> None:
     assert values["confusion"] == [[1, 1, 1], [0, 4, 0], [0, 0, 1]]
 
 
+def test_a_list_may_name_photos(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    masks, trimaps = folders
+    (tmp_path / "list").write_text("# least first\ncats/b.jpg\n")
+    result = run(masks, trimaps, "--list", tmp_path / "list", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["pixels"]) == (0, 4)
+    for folder in folders:
+        write(folder / "cats" / "b.jpg.png", [[1, 1]])
+    result = run(masks, trimaps, "--list", tmp_path / "list", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["pixels"]) == (0, 2)
+
+
 def test_what_petseg_batch_keeps_beside_the_masks_is_no_mask(folders: tuple[Path, Path]) -> None:
     masks, trimaps = folders
     write(masks / "petseg" / "color" / "a.png", [[9]])

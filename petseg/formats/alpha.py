@@ -52,11 +52,15 @@ def _drawn(segmented: Segmented) -> NDArray[np.uint8]:
     table = np.zeros(256, np.uint8)
     table[: len(segmented.classes)] = np.rint(_shares(segmented.classes) * 255).astype(np.uint8)
     opacity = look_up(segmented.ids, table)
-    inward, outward = (
-        cv2.distanceTransform((opacity != end).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-        for end in (255, 0)
-    )
+    inward, outward = _distance(opacity != 255), _distance(opacity != 0)
     border = (opacity > 0) & (opacity < 255)
     share = outward[border] / (inward[border] + outward[border])
     opacity[border] = np.rint(share * 255).astype(np.uint8)
     return opacity
+
+
+def _distance(elsewhere: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Of each pixel to the nearest that is not elsewhere, pixels: float32 (H, W)."""
+    found = cv2.distanceTransform(elsewhere.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    # Where there is none, OpenCV's distance is the largest float, which cannot be added up.
+    return np.asarray(np.minimum(found, sum(elsewhere.shape)), np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from petseg.temporary import replacing
 
 
 class CocoFile:
-    """Grows by a mask at a time and takes its name at the end.
+    """Grows by a mask at a time and takes its name when its `with` block ends well.
 
     Masks are compressed run lengths, not polygons, which lose pixels; `iscrowd` is 0, because each
     stands for what is looked for in its photo, and 1 would keep scorers from counting it.  Ids are
@@ -83,8 +83,18 @@ class CocoFile:
                     }
                 )
 
-    def close(self) -> None:
-        """Put the file in place."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self._finish()
+        finally:
+            self._images.close()
+            self._annotations.close()
+
+    def _finish(self) -> None:
         categories = [
             {"id": item.value, "name": item.name, "supercategory": "foreground"}
             for item in self.classes
@@ -113,10 +123,14 @@ class _Items:
         self.count += 1
 
     def pour(self, target: IO[bytes]) -> None:
-        """Copy the items to another file, and have none any more."""
-        self._file.close()
+        """Copy the items to another file."""
+        self._file.flush()
         with self.path.open("rb") as source:
             shutil.copyfileobj(source, target)
+
+    def close(self) -> None:
+        """Have no items any more."""
+        self._file.close()
         self.path.unlink()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def _key(mask: str, written: int | None) -> int:
 
 
 class ParquetFile:
-    """Grows by a mask at a time and takes its name at the end.
+    """Grows by a mask at a time and takes its name when its `with` block ends well.
 
     Columns: `path` of the photo below the input (null where nothing tells it) and `mask` below the
     folder of masks; `width` and `height` of the photo, pixels; `share_CLASS`, that part of the mask
@@ -87,7 +87,7 @@ class ParquetFile:
     the photo's pixels, null without foreground; `confidence` and `uncertain` (see
     `measures.certainty`), null for masks of a person; `made_by`, "petseg" or "person"; `provider`,
     `precision` and `model`, the model's hash; `photo_bytes` and `photo_sha256`; `written`, the
-    mask's time; `seconds` of reading, network and writing, null where no table was kept.
+    mask's time in UTC; `seconds` of reading, network and writing, null where no table was kept.
     """
 
     def __init__(
@@ -146,12 +146,18 @@ class ParquetFile:
         if len(self._rows) == _ROWS_AT_ONCE:
             self._flush()
 
-    def close(self) -> None:
-        """Put the file in place."""
-        self._flush()
-        self._writer.close()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._part.replace(self.path)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self._flush()
+        finally:
+            self._writer.close()
+        if error is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._part.replace(self.path)
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -180,7 +186,7 @@ def _schema(classes: tuple[SegmentClass, ...]) -> pa.Schema:
             ("model", pa.string()),
             ("photo_bytes", pa.int64()),
             ("photo_sha256", pa.string()),
-            ("written", pa.timestamp("us", "UTC")),
+            ("written", pa.timestamp("us")),
             ("seconds", pa.float32()),
         ]
     )

@@ -1,0 +1,259 @@
+"""Tables of all masks, read with the programs that people read them with."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from batching import batch, make_job, mask_bytes, read_mask, save_photos, tally, write_mask
+from PIL import Image
+from pycocotools.coco import COCO
+
+from petseg import tables
+from petseg.classes import PET_CLASSES
+from petseg.errors import PetsegError
+from petseg.formats.parquet import Seconds
+from petseg.records import inspect
+
+COUNT = 6
+ALL = ("coco", "parquet")
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    """Six masks in two folders, with names of all kinds."""
+    job = make_job(tmp_path / "masks")
+    names = save_photos(tmp_path / "plain", COUNT, 20, 30)
+    folder = tmp_path / "images"
+    (folder / "a").mkdir(parents=True)
+    odd = ("a/x y.png", "b.png", "#c.png", os.fsdecode(b"d\xff.png"), "caf\u00e9.png", "z.png")
+    for number, (name, target) in enumerate(zip(names, odd, strict=True)):
+        shutil.copy(tmp_path / "plain" / name, folder / target)
+        write_mask(folder / target, target, job, seed=number)
+    return job.masks
+
+
+def rebuild(
+    masks: Path,
+    formats: tuple[str, ...] = ALL,
+    review_below: float | None = None,
+    photos: dict[str, str] | None = None,
+    seconds: Seconds | None = None,
+) -> list[str]:
+    temporary = masks.with_name("masks-temporary")
+    temporary.mkdir(exist_ok=True)
+    notes = tables.rebuild(
+        *(masks, temporary, PET_CLASSES, formats, review_below),
+        *(photos or {}, seconds or Seconds()),
+    )
+    assert list(temporary.iterdir()) == []
+    return notes
+
+
+def read_coco(masks: Path) -> COCO:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(masks / "petseg" / tables.COCO)
+
+
+def read_parquet(masks: Path) -> pd.DataFrame:
+    return pd.read_parquet(masks / "petseg" / tables.PARQUET)
+
+
+def test_coco_is_what_pycocotools_reads(masks: Path) -> None:
+    assert rebuild(masks) == []
+    coco = read_coco(masks)
+    assert [item["file_name"] for item in coco.loadImgs(coco.getImgIds())] == [
+        *("#c.png", "a/x y.png", "b.png", "caf\u00e9.png", "d\\xff.png", "z.png")
+    ]
+    assert [(item["id"], item["name"]) for item in coco.loadCats(coco.getCatIds())] == [
+        *((1, "pet"), (3, "border"))
+    ]
+    for item in coco.loadImgs(coco.getImgIds()):
+        name = os.fsdecode(item["file_name"].encode().replace(b"\\xff", b"\xff"))
+        values = read_mask(masks / name)
+        assert (item["height"], item["width"]) == values.shape
+        seen = np.full(values.shape, 2, np.uint8)
+        for annotation in coco.loadAnns(coco.getAnnIds(imgIds=item["id"])):
+            there = coco.annToMask(annotation) == 1
+            seen[there] = annotation["category_id"]
+            assert annotation["area"] == there.sum()
+            rows, columns = np.argwhere(there).T
+            assert annotation["bbox"] == [
+                *(columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
+            ]
+            assert annotation["iscrowd"] == 0
+        np.testing.assert_array_equal(seen, values)
+
+
+def test_the_same_masks_give_the_same_coco_file(masks: Path) -> None:
+    rebuild(masks)
+    path = masks / "petseg" / tables.COCO
+    first = path.read_bytes()
+    rebuild(masks)
+    assert path.read_bytes() == first
+
+
+def test_a_folder_without_foreground_and_one_without_masks(tmp_path: Path) -> None:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    rebuild(folder, review_below=1)
+    assert read_coco(folder).getImgIds() == []
+    assert len(read_parquet(folder)) == 0
+    Image.fromarray(np.full((4, 5), 2, np.uint8)).save(folder / "x.png")
+    rebuild(folder, photos={"x.png": "x.jpg"})
+    coco = read_coco(folder)
+    assert (len(coco.getImgIds()), coco.getAnnIds()) == (1, [])
+    (row,) = read_parquet(folder).to_dict("records")
+    assert (row["share_background"], row["share_pet"]) == (1, 0)
+    assert pd.isna(row["box_x"])
+
+
+def test_parquet_is_what_pandas_and_duckdb_read(masks: Path) -> None:
+    rebuild(masks)
+    table = read_parquet(masks)
+    assert table["path"].is_monotonic_increasing
+    for row in table[table["mask"] != "d\\xff.png"].to_dict("records"):
+        values = read_mask(masks / row["mask"])
+        _, record = inspect(masks / row["mask"])
+        assert record is not None
+        assert row["path"] == row["mask"]
+        assert (row["height"], row["width"]) == values.shape
+        for item in PET_CLASSES:
+            share = (values == item.value).mean()
+            assert row[f"share_{item.name}"] == pytest.approx(share, abs=1e-6)
+        assert tuple(row[f"box_{side}"] for side in ("x", "y", "width", "height")) == record.box
+        assert row["confidence"] == pytest.approx(record.confidence, abs=1e-6)
+        assert row["uncertain"] == pytest.approx(record.uncertain, abs=1e-6)
+        assert (row["made_by"], row["model"]) == ("petseg", record.maker.model)
+        assert row["photo_sha256"] == record.image.sha256
+        stamp = (masks / row["mask"]).stat().st_mtime_ns
+        assert row["written"].value // 1000 == stamp // 1000
+        assert pd.isna(row["seconds"])
+    found = duckdb.sql(
+        f"select count(*), avg(confidence), min(written) from '{masks / 'petseg' / tables.PARQUET}'"
+    ).fetchall()[0]
+    assert found[:2] == (COUNT, pytest.approx(table["confidence"].mean()))
+
+
+def test_a_persons_mask_is_in_the_tables_too(masks: Path) -> None:
+    pixels = np.full((20, 30), 2, np.uint8)
+    pixels[5:10, 5:10] = 1
+    for name in ("b.png", "new.png"):
+        Image.fromarray(pixels).save(masks / name)
+    notes = rebuild(masks, review_below=1.0, photos={"b.png": "b.jpg"})
+    assert notes == [
+        f"{COUNT - 1} masks to look at: see {masks / 'petseg' / 'review.txt'}",
+        "1 masks carry no record, and no photo of this run is theirs: they are not in "
+        f"{masks / 'petseg' / 'coco' / 'coco.json'}",
+    ]
+    coco = read_coco(masks)
+    (image,) = [i for i in coco.loadImgs(coco.getImgIds()) if i["file_name"] == "b.jpg"]
+    (annotation,) = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
+    np.testing.assert_array_equal(coco.annToMask(annotation), pixels == 1)
+    rows = read_parquet(masks).set_index("mask")
+    assert rows.loc["b.png", "path"] == "b.jpg"
+    assert rows.loc["new.png", "path"] is None or pd.isna(rows.loc["new.png", "path"])
+    assert list(rows.loc[["b.png", "new.png"], "made_by"]) == ["person", "person"]
+    assert rows.loc["b.png", "share_pet"] == pytest.approx(25 / 600)
+    assert pd.isna(rows.loc["b.png", "confidence"])
+
+
+def test_seconds_outlive_the_run(masks: Path) -> None:
+    seconds = Seconds()
+    for number, name in enumerate(mask_bytes(masks)):
+        seconds.add(name, number + 0.5)
+    seconds.add("b.png", 7.25)  # twice: the last counts
+    rebuild(masks, seconds=seconds)
+    first = read_parquet(masks).set_index("mask")["seconds"]
+    assert first["b.png"] == 7.25
+    assert first.notna().all()
+    # Another run makes one mask anew, and another without a table.
+    again = Seconds()
+    again.add("#c.png", 9.0)
+    os.utime(masks / "z.png")
+    rebuild(masks, seconds=again)
+    second = read_parquet(masks).set_index("mask")["seconds"]
+    assert second["#c.png"] == 9.0
+    assert pd.isna(second["z.png"])
+    rest = first.index.drop(["#c.png", "z.png"])
+    assert (second[rest] == first[rest]).all()
+
+
+def test_a_damaged_table_is_replaced(masks: Path) -> None:
+    path = masks / "petseg" / tables.PARQUET
+    path.parent.mkdir(parents=True)
+    for data in (b"hello", b"PAR1" + bytes(100) + b"PAR1"):
+        path.write_bytes(data)
+        rebuild(masks, ("parquet",))
+        assert len(read_parquet(masks)) == COUNT
+
+
+def test_many_rows_are_written_in_parts(masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rebuild(masks)
+    whole = read_parquet(masks)
+    monkeypatch.setattr("petseg.formats.parquet._ROWS_AT_ONCE", 4)
+    rebuild(masks)
+    assert pq.ParquetFile(masks / "petseg" / tables.PARQUET).num_row_groups == 2
+    pd.testing.assert_frame_equal(read_parquet(masks), whole)
+
+
+def test_tables_that_cannot_be_written(masks: Path) -> None:
+    (masks / "petseg").mkdir()
+    (masks / "petseg" / "coco").write_text("a file where a folder is to be")
+    temporary = masks.with_name("masks-temporary")
+    with pytest.raises(PetsegError, match=r"cannot write .*coco: .*; the masks are in place"):
+        tables.rebuild(masks, temporary, PET_CLASSES, ("coco",), None, {}, Seconds())
+
+
+def test_runs_shards_and_corrections_come_together(tiny_model: Path, tmp_path: Path) -> None:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    save_photos(images, COUNT)
+    everything: dict[str, Any] = {"formats": ALL, "review_below": 1.0}
+    (tmp_path / "first").write_text("000.png\n001.png\n002.png\n")
+    batch(images, masks, tiny_model, list_file=tmp_path / "first", **everything)
+    assert len(read_parquet(masks)) == 3
+    pixels = read_mask(masks / "001.png")
+    pixels[:20] = 1
+    Image.fromarray(pixels).save(masks / "001.png")
+    (tmp_path / "second").write_text("003.png\n004.png\n001.png\n")
+    report = batch(images, masks, tiny_model, list_file=tmp_path / "second", **everything)
+    assert tally(report) == (2, 1, 0, 0, 0)
+    rows = read_parquet(masks).set_index("mask")
+    assert list(rows.index) == [f"00{number}.png" for number in range(5)]
+    assert rows.loc["001.png", "made_by"] == "person"
+    assert rows.loc["001.png", "path"] == "001.png"
+    assert (rows["seconds"].drop("001.png") > 0).all(), "an earlier run's seconds are lost"
+    coco = read_coco(masks)
+    assert len(coco.getImgIds()) == 5
+    review = (masks / "petseg" / "review.txt").read_text().splitlines()
+    assert review[0] == "# confidence below 1, least first: 4 of 4 masks"
+    confidence = rows["confidence"].drop("001.png").sort_values()
+    assert review[1:] == list(confidence.index)
+    # Nothing is left to do, and nothing changes.
+    before = json.loads((masks / "petseg" / tables.COCO).read_text())
+    report = batch(images, masks, tiny_model, list_file=tmp_path / "second", **everything)
+    assert tally(report) == (0, 3, 0, 0, 0)
+    assert json.loads((masks / "petseg" / tables.COCO).read_text()) == before
+    pd.testing.assert_frame_equal(read_parquet(masks).set_index("mask"), rows)
+
+
+def test_a_run_that_was_stopped_leaves_the_tables_as_they_are(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    save_photos(images, 3)
+    (images / "000.png").write_bytes(b"")
+    report = batch(images, masks, tiny_model, formats=ALL, fail_fast=True)
+    assert report.stopped == "--fail-fast"
+    assert not (masks / "petseg" / "coco").exists()
+    assert "tables and lists of all masks are made when a run ends well" in report.notes
