@@ -62,6 +62,29 @@ def test_json_is_all_of_stdout(images: Path, tiny_model: Path, tmp_path: Path) -
     assert f"{COUNT} done" in found.err
 
 
+def test_json_also_tells_why_nothing_was_done(
+    images: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    found = invoke(images, images, "--model", tiny_model, "--json")
+    assert found.code == 1
+    assert found.stats["exit_code"] == 1
+    assert "lies inside" in found.stats["error"]
+    assert found.stats["error"] in found.err
+
+
+def test_all_formats_at_once(images: Path, tiny_model: Path, tmp_path: Path) -> None:
+    options = [word for name in catalog.NAMES for word in ("--format", name)]
+    found = invoke(images, tmp_path / "masks", "--model", tiny_model, *options, "--json")
+    assert found.code == 0, found.err
+    beside = tmp_path / "masks" / "petseg"
+    assert sorted(path.name for path in beside.iterdir()) == [
+        *("alpha", "binary", "coco", "color", "overlay", "parquet", "stats.json")
+    ]
+    for chosen in catalog.PICTURES.values():
+        names = sorted(path.name for path in (beside / chosen.name).iterdir())
+        assert names == [f"00{number}{chosen.suffix}" for number in range(COUNT)]
+
+
 def test_quiet(images: Path, tiny_model: Path, tmp_path: Path) -> None:
     found = command(images, tmp_path / "masks", "--model", tiny_model, "--quiet")
     assert (found.code, found.out, found.err) == (0, "", "")

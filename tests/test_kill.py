@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 COUNT = 33
 PATIENCE_SECONDS = 60
+FORMATS = ("color", "alpha", "overlay", "coco")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,24 @@ def test_kill_9_at_ten_moments(scene: Scene, tmp_path: Path) -> None:
     assert mask_bytes(masks) == scene.undisturbed
     assert temporary(masks) == []
     assert sorted(path.name for path in (masks / "petseg").iterdir()) == ["stats.json"]
+
+
+def test_kill_9_costs_no_format_either(scene: Scene, tmp_path: Path) -> None:
+    options = [word for name in FORMATS for word in ("--format", name)]
+    assert scene.finish(tmp_path / "undisturbed", *options)[0] == 0
+    masks = tmp_path / "masks"
+    process = scene.start(masks, *options)
+    wait_for(lambda: finished(masks) >= 8, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (masks / "petseg" / "coco").exists()
+    assert scene.finish(masks, *options)[0] == 0
+    assert temporary(masks) == []
+    for name in FORMATS:
+        made = mask_bytes(masks / "petseg" / name)
+        assert made == mask_bytes(tmp_path / "undisturbed" / "petseg" / name)
+        assert len(made) == (1 if name == "coco" else COUNT)
+    assert mask_bytes(masks) == scene.undisturbed
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

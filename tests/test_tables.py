@@ -6,7 +6,9 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,39 @@ def test_a_persons_mask_is_in_the_tables_too(masks: Path) -> None:
     assert list(rows.loc[["b.png", "new.png"], "made_by"]) == ["person", "person"]
     assert rows.loc["b.png", "share_pet"] == pytest.approx(25 / 600)
     assert pd.isna(rows.loc["b.png", "confidence"])
+
+
+def test_the_pages_examples_run(
+    masks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(masks.parent)
+    rebuild(masks)
+    page = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+    with_pycocotools, with_duckdb, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(with_pycocotools, found)
+    assert set(np.unique(found["pet"])) == {0, 1}
+    capsys.readouterr()
+    exec(with_duckdb)
+    assert "share_pet" in capsys.readouterr().out
+    # CVAT's "Segmentation mask 1.1": the zip program is not everywhere.
+    _, for_cvat = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    assert for_cvat.splitlines()[-1].startswith("(cd cvat && zip ")
+    subprocess.run(["sh", "-ec", "\n".join(for_cvat.splitlines()[:-1])], check=True)
+    labels = [
+        line.split(":") for line in (masks.parent / "cvat/labelmap.txt").read_text().splitlines()
+    ]
+    for item in PET_CLASSES:
+        name, color, *_ = labels[item.value]
+        assert (name, color) == (item.name, ",".join(map(str, item.color)))
+    assert len(labels) == 1 + max(item.value for item in PET_CLASSES)
+    listing = masks.parent / "cvat/ImageSets/Segmentation/default.txt"
+    names = listing.read_text(errors="surrogateescape").splitlines()
+    expected = mask_bytes(masks)
+    assert {f"{name}.png" for name in names} == set(expected)
+    for name in names:
+        copied = masks.parent / "cvat/SegmentationClass" / f"{name}.png"
+        assert copied.read_bytes() == expected[f"{name}.png"]
 
 
 def test_seconds_outlive_the_run(masks: Path) -> None:

@@ -27,9 +27,9 @@ def encode(segmented: Segmented) -> bytes:
     """
     assert segmented.photo is not None
     opacity = _drawn(segmented) if segmented.probabilities is None else _likely(segmented)
-    rgba = np.dstack((segmented.photo, opacity))
-    rgba[opacity == 0] = 0
-    return png.encode(rgba)
+    rgba = np.empty((*opacity.shape, 4), np.uint8)
+    rgba[..., :3], rgba[..., 3] = segmented.photo, opacity
+    return png.encode(np.asarray(cv2.copyTo(rgba, opacity, np.zeros_like(rgba)), np.uint8))
 
 
 def _shares(classes: tuple[SegmentClass, ...]) -> NDArray[np.float32]:
