@@ -156,10 +156,12 @@ def test_an_overlay_tints_and_outlines_the_foreground() -> None:
         np.testing.assert_allclose(pixels[y, x], tinted, atol=6)
     np.testing.assert_allclose(pixels[20, 20], 100, atol=3)
     np.testing.assert_allclose(pixels[180, 250], 100, atol=3)
-    # The edge is white; where the photo ends the pet goes on.
+    # The edge is white and black; where the photo ends the pet goes on.
     assert pixels[50, 100].min() > 200
     assert pixels[100, 60].min() > 200
+    assert pixels[49, 100].max() < 60
     assert pixels[100, 299].min() < 150
+    assert pixels[100, 299].max() > 100
     np.testing.assert_array_equal(photo, 100)
 
 

@@ -12,14 +12,16 @@ from petseg.formats.segmented import Segmented, look_up
 
 _TINT = 0.45
 _QUALITY = 90
-# The outline's width, as a share of the shorter side.
-_OUTLINE = 1 / 200
+# The width of each of the outline's lines, as a share of the shorter side.
+_OUTLINE = 1 / 300
 # libjpeg's JPEG_MAX_DIMENSION.
 _MOST_PIXELS_A_SIDE = 65500
 
 
 def encode(segmented: Segmented) -> bytes:
-    """JPEG: foreground classes tinted in their colours, the foreground's edge outlined in white.
+    """JPEG: foreground classes tinted in their colours, the foreground's edge outlined.
+
+    The outline is white inside and black outside, to be seen on every photo.
 
     Raises:
         ImageError: a side is longer than JPEG allows.
@@ -37,16 +39,17 @@ def encode(segmented: Segmented) -> bytes:
     tinted = cv2.addWeighted(photo, 1 - _TINT, look_up(segmented.ids, colors), _TINT, 0)
     inside = segmented.foreground()
     picture = cv2.copyTo(tinted, inside, photo.copy())
-    picture[_outline(inside)] = 255
+    thickness = max(1, round(min(inside.shape) * _OUTLINE))
+    picture[_edge(inside, thickness)] = 255
+    picture[_edge(~inside, thickness)] = 0
     encoded: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(picture), quality=_QUALITY, colorspace="RGB", colorsubsampling="420"
     )
     return encoded
 
 
-def _outline(inside: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The foreground's edge, on its inner side: bool (H, W), of a foreground uint8 (H, W)."""
-    thickness = max(1, round(min(inside.shape) * _OUTLINE))
+def _edge(inside: NDArray[np.uint8], thickness: int) -> NDArray[np.bool_]:
+    """The rim of an area uint8 (H, W) of 255 and 0, on its inner side: bool (H, W)."""
     kernel = np.ones((2 * thickness + 1,) * 2, np.uint8)
     # Not along the photo's own edge: there the pet goes on.
     core = cv2.erode(inside, kernel, borderType=cv2.BORDER_REPLICATE)
