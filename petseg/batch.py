@@ -12,13 +12,14 @@ from types import FrameType
 
 from petseg import machine, runtime, sources, transforms
 from petseg.batch_config import BatchConfig, check_folders, find_model, read_signature
+from petseg.engines import pool
 from petseg.engines.local import LocalEngine
 from petseg.engines.outcome import Batch, Outcome
 from petseg.errors import PetsegError
 from petseg.plan import Plan, Rules, make_plan
 from petseg.records import Maker
 from petseg.report import Report, Rows
-from petseg.runtime import OrtSession, Session
+from petseg.runtime import Session
 from petseg.steps import Job
 from petseg.temporary import temporary_folder
 
@@ -62,11 +63,18 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress) -> Report:
     if plan.todo and report.stopped is None:
         choice = runtime.choose(config.provider)
         say(f"provider: {choice.provider} ({choice.reason})")
+        pool.warm_up()
         started = time.perf_counter()
-        session = OrtSession(path, model, choice.provider, config.batch_size)
+        session = runtime.open_session(
+            path, model, choice.provider, config.precision, config.batch_size
+        )
         load_seconds = time.perf_counter() - started
         report.describe(session, path, machine.device_name(session.provider), load_seconds)
-    with temporary_folder(config.reserved) as temporary, _books(config, report, temporary) as books:
+    streams = session.streams if session is not None else 1
+    with (
+        temporary_folder(config.reserved) as temporary,
+        _books(config, report, temporary, streams) as books,
+    ):
         books.take_over(plan)
         if session is not None:
             job = _job(config, session, maker, temporary)
@@ -109,25 +117,29 @@ def _work(
         books.count(outcome)
         progress(len(todo), outcome)
 
-    workers = min(config.workers or default_workers(session.provider), len(todo))
+    # Two to begin with, and more where the session waits for them.
+    most = min(config.workers or machine.usable_cores(), len(todo))
     with _signals(report):
-        engine = LocalEngine(session, job, workers)
+        engine = LocalEngine(session, job, most if config.workers else min(2, most), most)
         try:
             engine.run(iter(todo), on_outcome, books.count_batch, lambda: books.stopping)
         finally:
             engine.close()
             report.worker_restarts = engine.restarts
+            report.stages["infer"].busy_seconds = engine.cpu_seconds
             own = machine.peak_memory()
             report.peak_memory_bytes = None if own is None else own + engine.peak_memory
+            report.workers, report.batch_size = len(engine.pool.workers), engine.tuner.size
             report.notes.extend(session.notes)
 
 
 class _Books:
     """Counts outcomes as they come, and keeps the lists that go with them."""
 
-    def __init__(self, config: BatchConfig, report: Report, temporary: Path) -> None:
+    def __init__(self, config: BatchConfig, report: Report, temporary: Path, streams: int) -> None:
         self.config = config
         self.report = report
+        self.streams = streams
         folder = config.reserved
         self.failures = Rows(folder / "failures.csv", temporary, ("file", "reason"))
         self.kept = Rows(folder / "kept.csv", temporary, ("mask",))
@@ -149,8 +161,12 @@ class _Books:
         if outcome.status == "done":
             counts.done += 1
             report.pixels += outcome.pixels
-            report.stages["read"].add(outcome.read_seconds, outcome.read_seconds)
-            report.stages["write"].add(outcome.write_seconds, outcome.write_seconds)
+            for stage, seconds in (
+                (report.stages["read"], outcome.read_seconds),
+                (report.stages["write"], outcome.write_seconds),
+            ):
+                stage.add(seconds)
+                stage.busy_seconds += seconds
             if report.first_mask_seconds is None:
                 report.first_mask_seconds = time.perf_counter() - report.started
         elif outcome.status == "kept":
@@ -165,8 +181,8 @@ class _Books:
 
     def count_batch(self, batch: Batch) -> None:
         report = self.report
-        report.stages["infer"].add(batch.cpu_seconds, batch.wall_seconds)
-        report.infer_wall_seconds += batch.wall_seconds
+        report.stages["infer"].add(batch.wall_seconds)
+        report.infer_wall_seconds += batch.wall_seconds / self.streams
         report.ready_sum += batch.waiting
         report.batches += 1
 
@@ -185,9 +201,9 @@ class _Books:
 
 
 @contextmanager
-def _books(config: BatchConfig, report: Report, temporary: Path) -> Iterator[_Books]:
+def _books(config: BatchConfig, report: Report, temporary: Path, streams: int) -> Iterator[_Books]:
     """Books that are closed however the run ends."""
-    books = _Books(config, report, temporary)
+    books = _Books(config, report, temporary, streams)
     try:
         yield books
     except BaseException as error:
@@ -204,12 +220,6 @@ def _count_plan(report: Report, plan: Plan) -> None:
     counts = report.counts
     counts.files, counts.ignored, counts.skipped = plan.files, plan.ignored, plan.skipped
     counts.kept, counts.failed = len(plan.kept), len(plan.failed)
-
-
-def default_workers(provider: str) -> int:
-    """On a GPU every core decodes and encodes; on the CPU the network needs them more."""
-    cores = machine.usable_cores()
-    return cores if provider == "cuda" else max(1, min(4, cores // 2))
 
 
 @contextmanager

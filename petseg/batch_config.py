@@ -22,7 +22,8 @@ class BatchConfig:
         images: a folder, a file, or a glob pattern.
         masks: the folder of masks.
         model: None takes `./model.onnx` if there is one, else the model in the package.
-        provider: "auto", "cuda" or "cpu".
+        provider: "auto", "cuda", "openvino" or "cpu".
+        precision: what the network is computed in, of `runtime.PRECISIONS`.
         batch_size: images at once; None for the provider's default.
         workers: processes that read and write; None for the provider's default.
         formats: of `masks.NAMES`; "index" is always written.
@@ -43,6 +44,7 @@ class BatchConfig:
     masks: Path
     model: Path | None = None
     provider: str = "auto"
+    precision: str = "auto"
     batch_size: int | None = None
     workers: int | None = None
     formats: tuple[str, ...] = (INDEX.name,)

@@ -41,7 +41,7 @@ def encode_grey(values: NDArray[np.uint8]) -> bytes:
         (
             SIGNATURE,
             chunk(b"IHDR", header),
-            chunk(b"IDAT", zlib.compress(rows, _LEVEL)),
+            chunk(b"IDAT", zlib.compress(rows.data, _LEVEL)),
             chunk(b"IEND", b""),
         )
     )

@@ -133,7 +133,7 @@ def data_crc32(png: bytes) -> int:
 
 def hash_pixels(values: NDArray[np.uint8]) -> str:
     """SHA-256 of a mask's values (H, W) as they stand on disk."""
-    return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
 def inspect(path: Path) -> tuple[MaskState, Record | None]:

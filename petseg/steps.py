@@ -22,7 +22,7 @@ from petseg.records import ImageIdentity, Maker, MaskState, Record
 
 if TYPE_CHECKING:
     # Workers read and write; they have no use for onnxruntime.
-    from petseg.runtime import Session
+    from petseg.runtime import Stream
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ def read(path: str, job: Job, pixels: NDArray[np.uint8]) -> Photo:
     return Photo(height, width, identity)
 
 
-def infer(session: Session, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def infer(stream: Stream, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A batch through the network: uint8 RGB (N, S, S, 3) to probabilities uint8 (N, C, S, S)."""
-    return session.run(images)
+    return stream.run(images)
 
 
 def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -> None:

@@ -25,7 +25,6 @@ from batching import (
 from PIL import Image
 
 from petseg import signature
-from petseg.batch import default_workers
 from petseg.batch_config import BatchConfig
 from petseg.errors import ModelError, PetsegError
 from petseg.records import MaskState, inspect
@@ -420,7 +419,3 @@ def test_a_configuration_is_checked(name: str, tmp_path: Path) -> None:
 def test_a_format_that_nobody_knows(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"formats are of .*, not \['oils'\]"):
         BatchConfig(images="x", masks=tmp_path, formats=("index", "oils"))
-
-
-def test_default_workers() -> None:
-    assert default_workers("cuda") >= default_workers("cpu") >= 1

@@ -20,7 +20,7 @@ from petseg.engines.local import LocalEngine
 from petseg.engines.outcome import Batch, Outcome, Work
 from petseg.engines.worker import Slots
 from petseg.errors import PetsegError
-from petseg.runtime import OrtSession
+from petseg.runtime.onnx import OrtSession
 from petseg.sharedbuffer import SharedBuffer
 from petseg.steps import Job
 
@@ -40,7 +40,7 @@ def _die(_: int) -> None:
 
 @pytest.fixture
 def session(tiny_model: Path) -> OrtSession:
-    return OrtSession(tiny_model, signature.read(tiny_model), "cpu", 2)
+    return OrtSession(tiny_model, signature.read(tiny_model), "cpu", "auto", 2)
 
 
 @pytest.fixture
@@ -171,9 +171,27 @@ class Failing:
     """A session whose model cannot be computed."""
 
     provider, precision, batch_size = "cpu", "float32", 2
+    batch_sizes, streams = (2,), 1
+
+    def open_stream(self) -> Failing:
+        return self
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         raise ZeroDivisionError("in the session")
+
+
+def test_workers_are_added_where_the_session_waits_for_them(
+    session: OrtSession, job: Job, todo: list[Work]
+) -> None:
+    # The tiny network takes no time: one worker cannot bring enough.
+    many = [dataclasses.replace(work, mask=f"{k}-{work.mask}") for k in range(5) for work in todo]
+    engine = LocalEngine(session, job, workers=1, most_workers=3)
+    try:
+        engine.run(iter(many), lambda outcome: None, lambda batch: None, lambda: False)
+        assert len(engine.pool.workers) == 3
+    finally:
+        engine.close()
+    assert len(list(job.masks.iterdir())) == len(many)
 
 
 def test_an_error_of_the_session_comes_through(job: Job, todo: list[Work]) -> None:

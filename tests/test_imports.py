@@ -40,6 +40,7 @@ USERS = {
     "tf2onnx": "petseg_export",
     "onnx": "petseg.weights petseg_export",
     "onnxruntime": "petseg.runtime petseg_export",
+    "openvino": "petseg.runtime.openvino",
 }
 TRAINING_ONLY = {"keras", "tensorflow", "tf2onnx", "onnx"}
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from batching import COMMAND, batch, mask_bytes, read_mask, save_photos, tally
+from batching import COMMAND, PROVIDER, batch, mask_bytes, read_mask, save_photos, tally
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="processes are looked up in Linux's /proc"
@@ -37,7 +37,17 @@ class Scene:
         """The command, as the leader of a process group of its own."""
         arguments = [str(self.images), str(masks), "--model", str(self.model)]
         return subprocess.Popen(
-            [sys.executable, *COMMAND, *arguments, "--workers", "2", "--batch-size", "2", *options],
+            [
+                sys.executable,
+                *COMMAND,
+                *PROVIDER,
+                *arguments,
+                "--workers",
+                "2",
+                "--batch-size",
+                "2",
+                *options,
+            ],
             start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from petseg.engines.outcome import Outcome
 
 # Known here as text, so that --help need not load numpy, Pillow and onnxruntime; a test compares.
-PROVIDERS = ("auto", "cuda", "cpu")
+PROVIDERS = ("auto", "cuda", "openvino", "cpu")
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16", "int8")
 FORMATS = ("index", "color")
 MAX_PIXELS = 250_000_000
 
@@ -29,6 +30,13 @@ MAX_PIXELS = 250_000_000
     help="ONNX file made by petseg-export.  [default: ./model.onnx, else the one in the package]",
 )
 @click.option("--provider", type=click.Choice(PROVIDERS), default="auto", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="What the network is computed in.  auto: the provider's fastest for this model file.",
+)
 @click.option("--batch-size", type=click.IntRange(1), help="Images at once through the network.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that decode and encode.")
 @click.option(

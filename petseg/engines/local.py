@@ -9,6 +9,7 @@ is written; there are as many images under way as slots, and so memory is bounde
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from multiprocessing import connection
 from petseg.engines.inference import Inference
 from petseg.engines.outcome import Batch, Outcome, Work
 from petseg.engines.pool import Pool, Worker
+from petseg.engines.tuning import BatchTuner
 from petseg.engines.worker import ReadTask, Reply, Slots, WriteTask
 from petseg.errors import PetsegError
 from petseg.runtime import Session
@@ -24,8 +26,12 @@ from petseg.steps import Job, Photo
 
 # Tasks in a worker's hands, so that it never waits for this process.
 _TASKS_PER_WORKER = 2
-# Batches in the session's hands, so that it never waits either.
-_BATCHES_AHEAD = 2
+# Batches waiting for the session's streams, so that they never wait either.
+_BATCHES_WAITING = 1
+# How many photos each worker does until its number is looked at again, and the share of the time
+# that the session has to run for it to be left as it is.
+_PATIENCE = 4
+_BUSY = 0.9
 # How long a signal may have to wait to be noticed.
 _POLL_SECONDS = 0.2
 
@@ -47,21 +53,34 @@ class _Flight:
 
 
 class LocalEngine:
-    """Runs images through read, infer and write on this machine."""
+    """Runs images through read, infer and write on this machine.
 
-    def __init__(self, session: Session, job: Job, workers: int) -> None:
+    Attributes:
+        cpu_seconds: processor time of this process, the session's threads and all, while it ran.
+        tuner: the batch size that is being tried, or was found.
+    """
+
+    def __init__(
+        self, session: Session, job: Job, workers: int, most_workers: int | None = None
+    ) -> None:
         """Start the workers.
 
         Args:
             session: the model, ready to run.
             job: what is the same for every image.
-            workers: number of worker processes.
+            workers: number of worker processes to begin with.
+            most_workers: there may be up to so many, where the session waits for them; None for
+                no more than `workers`.
         """
         self.session = session
         # The session's batches, as many again being read and written, and the workers' hands.
-        count = 3 * _BATCHES_AHEAD * session.batch_size + _TASKS_PER_WORKER * workers
+        batches = session.streams + _BATCHES_WAITING
+        self.most_workers = max(workers, most_workers or workers)
+        count = 3 * batches * session.batch_size + _TASKS_PER_WORKER * self.most_workers
         self.slots = Slots.allocate(count, job.model_size, len(job.classes))
         self.pool: Pool[_Flight] = Pool(workers, self.slots, job)
+        self.tuner = BatchTuner(session.batch_sizes)
+        self.cpu_seconds = 0.0
 
     @property
     def restarts(self) -> int:
@@ -87,10 +106,12 @@ class LocalEngine:
         """
         bell = self.pool.context.Pipe(duplex=False)
         inference: Inference[list[_Flight]] = Inference(self.session, *self.slots.arrays(), bell)
+        before = time.process_time()
         try:
             _Run(self, inference, todo, on_outcome, on_batch, stopping).loop()
         finally:
             inference.close()
+            self.cpu_seconds += time.process_time() - before
 
     def close(self) -> None:
         """End the workers and let go of the shared memory."""
@@ -111,6 +132,9 @@ class _Run:
         stopping: Callable[[], bool],
     ) -> None:
         self.session, self.pool, self.inference = engine.session, engine.pool, inference
+        self.tuner, self.most_workers = engine.tuner, engine.most_workers
+        # Since the number of workers was looked at: images ended, and the session's busy seconds.
+        self.ended, self.busy, self.since = 0, 0.0, time.perf_counter()
         self.todo: Iterator[Work] | None = todo
         self.on_outcome, self.on_batch, self.stopping = on_outcome, on_batch, stopping
         self.slots = engine.slots.count
@@ -157,8 +181,8 @@ class _Run:
 
     def _launch(self) -> None:
         """Hand the session full batches, and a smaller one when nothing more is being read."""
-        size = self.session.batch_size
-        while self.ready and self.batches < _BATCHES_AHEAD:
+        size = self.tuner.size
+        while self.ready and self.batches < self.session.streams + _BATCHES_WAITING:
             if len(self.ready) < size and self.reading:
                 return
             flights = [self.ready.popleft() for _ in range(min(size, len(self.ready)))]
@@ -172,6 +196,9 @@ class _Run:
             if pipe is self.inference.bell:
                 flights, batch = self.inference.take()
                 self.batches -= 1
+                self.tuner.add(batch.images, batch.wall_seconds)
+                self.tuner.limit(self.session.batch_size)
+                self.busy += batch.wall_seconds
                 self.on_batch(batch)
                 self.waiting.extend(flights)
                 continue
@@ -205,11 +232,25 @@ class _Run:
             seconds = (flight.read_seconds, reply.seconds)
             self._end(flight, Outcome(flight.work, "done", None, pixels, *seconds))
 
+    def _grow(self) -> None:
+        """Every few photos: one worker more, where the session had to wait for those there are."""
+        workers = len(self.pool.workers)
+        self.ended += 1
+        if self.ended < _PATIENCE * workers:
+            return
+        now = time.perf_counter()
+        waited = self.busy < _BUSY * (now - self.since) * self.session.streams
+        behind = len(self.ready) >= self.tuner.size
+        if waited and not behind and self.todo is not None and workers < self.most_workers:
+            self.pool.add()
+        self.ended, self.busy, self.since = 0, 0.0, now
+
     def _end(self, flight: _Flight, outcome: Outcome) -> None:
         if flight.photo is None:
             self.reading -= 1
         self.free.append(flight.slot)
         self.on_outcome(outcome)
+        self._grow()
 
     def _bury(self, worker: Worker[_Flight]) -> None:
         """A worker died: the image it was at has failed, those behind it go to another."""

@@ -10,7 +10,9 @@ import signal
 import sys
 from collections import deque
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
@@ -39,8 +41,21 @@ class Worker(Generic[T]):
     peak_memory: int = 0
 
 
+def warm_up() -> BaseContext:
+    """Begin to load what the workers need; the caller has something else to do meanwhile.
+
+    A fork server starts processes from a clean, single-threaded one, and quickly.
+    """
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["petseg.engines.worker"])
+    forkserver.ensure_running()
+    return context
+
+
 class Pool(Generic[T]):
-    """A fixed number of workers; those that die are replaced.
+    """Workers; those that die are replaced.
 
     Attributes:
         workers: the living.
@@ -48,11 +63,7 @@ class Pool(Generic[T]):
     """
 
     def __init__(self, count: int, slots: Slots, job: Job) -> None:
-        # A fork server starts processes from a clean, single-threaded one, and quickly.
-        self.context = multiprocessing.get_context(
-            "spawn" if sys.platform == "win32" else "forkserver"
-        )
-        self.context.set_forkserver_preload(["petseg.engines.worker"])
+        self.context = warm_up()
         self.slots, self.job = slots, job
         self.restarts = 0
         self._stillborn = 0
@@ -66,6 +77,10 @@ class Pool(Generic[T]):
         process.start()
         theirs.close()
         return Worker(process, ours)
+
+    def add(self) -> None:
+        """One worker more."""
+        self.workers.append(self._start())
 
     def replace(self, dead: Worker[T]) -> str:
         """Put a new worker in a dead one's place; returns how the old one ended.
