@@ -10,7 +10,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,18 +53,24 @@ class Job:
     replace_any: bool
 
 
-@dataclass(frozen=True)
-class Photo:
+class Photo(NamedTuple):
     """What `write` has to know of a photo whose pixels are gone.
 
     Attributes:
         height, width: upright, pixels.
-        identity: for the record.
+        size, mtime_ns, sha256: of the file, as in `records.ImageIdentity`.
     """
 
     height: int
     width: int
-    identity: ImageIdentity
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @property
+    def identity(self) -> ImageIdentity:
+        """For the record."""
+        return ImageIdentity(self.size, self.mtime_ns, self.sha256)
 
 
 class MaskKeptError(PetsegError):
@@ -102,7 +108,7 @@ def read(path: str, job: Job, pixels: NDArray[np.uint8]) -> Photo:
     identity, data = identify(path)
     image, (height, width) = imageio.decode_reduced(data, job.model_size, job.max_pixels)
     pixels[:] = transforms.to_model(image, job.model_size)
-    return Photo(height, width, identity)
+    return Photo(height, width, identity.size, identity.mtime_ns, identity.sha256)
 
 
 def infer(stream: Stream, images: NDArray[np.uint8]) -> NDArray[np.uint8]:

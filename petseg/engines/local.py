@@ -13,13 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing import connection
 
 from petseg.engines.inference import Inference
 from petseg.engines.outcome import Batch, Outcome, Work
 from petseg.engines.pool import Pool, Worker
 from petseg.engines.tuning import BatchTuner
-from petseg.engines.worker import ReadTask, Reply, Slots, WriteTask
+from petseg.engines.worker import ReadTask, Reply, Slots, WriteTask, receive, send
 from petseg.errors import PetsegError
 from petseg.runtime import Session
 from petseg.steps import Job, Photo
@@ -90,7 +89,7 @@ class LocalEngine:
     @property
     def peak_memory(self) -> int:
         """Bytes: the sum of the living workers' largest resident sizes."""
-        return sum(worker.peak_memory for worker in self.pool.workers)
+        return sum(worker.peak_memory for worker in self.pool.workers.values())
 
     def run(
         self,
@@ -107,9 +106,11 @@ class LocalEngine:
         bell = self.pool.context.Pipe(duplex=False)
         inference: Inference[list[_Flight]] = Inference(self.session, *self.slots.arrays(), bell)
         before = time.process_time()
+        self.pool.bells.add(inference.bell)
         try:
             _Run(self, inference, todo, on_outcome, on_batch, stopping).loop()
         finally:
+            self.pool.bells.remove(inference.bell)
             inference.close()
             self.cpu_seconds += time.process_time() - before
 
@@ -158,7 +159,7 @@ class _Run:
     def _hand_out(self) -> None:
         """Give every worker something to do; writing comes first, because it frees slots."""
         while True:
-            worker = min(self.pool.workers, key=lambda worker: len(worker.tasks))
+            worker = min(self.pool.workers.values(), key=lambda worker: len(worker.tasks))
             if len(worker.tasks) >= _TASKS_PER_WORKER:
                 return
             flight = self.waiting.popleft() if self.waiting else self._next()
@@ -167,7 +168,7 @@ class _Run:
             worker.tasks.append(flight)
             # Where it is dead, `_collect` buries it, after what it had to say before.
             with contextlib.suppress(OSError):
-                worker.pipe.send(flight.next_task)
+                send(worker.pipe, flight.next_task)
 
     def _next(self) -> _Flight | None:
         if self.todo is None or not self.free:
@@ -191,8 +192,7 @@ class _Run:
 
     def _collect(self) -> None:
         """Wait for workers and session, and take what they have."""
-        pipes = {worker.pipe: worker for worker in self.pool.workers}
-        for pipe in connection.wait([*pipes, self.inference.bell], timeout=_POLL_SECONDS):
+        for pipe in self.pool.bells.wait(_POLL_SECONDS):
             if pipe is self.inference.bell:
                 flights, batch = self.inference.take()
                 self.batches -= 1
@@ -202,9 +202,9 @@ class _Run:
                 self.on_batch(batch)
                 self.waiting.extend(flights)
                 continue
-            worker = pipes[pipe]  # type: ignore[index]
+            worker = self.pool.workers[pipe]
             try:
-                reply = worker.pipe.recv()
+                reply = receive(pipe)
             except (EOFError, OSError):
                 self._bury(worker)
                 continue

@@ -6,15 +6,16 @@ One that is killed takes nothing with it but the task it was at.
 from __future__ import annotations
 
 import multiprocessing
+import selectors
 import signal
 import sys
 from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from petseg.engines.worker import Slots, work
 from petseg.errors import PetsegError
@@ -54,12 +55,49 @@ def warm_up() -> BaseContext:
     return context
 
 
+class Doorbells:
+    """Waits for whichever of many connections has something to say.
+
+    `multiprocessing.connection.wait` begins anew each time, which with many workers costs more than
+    the messages.
+    """
+
+    def __init__(self) -> None:
+        # Windows' pipes cannot be selected.
+        self._selector = None if sys.platform == "win32" else selectors.DefaultSelector()
+        self._connections: set[Connection] = set()
+
+    def add(self, connection: Connection) -> None:
+        """Wait for this one, too."""
+        self._connections.add(connection)
+        if self._selector is not None:
+            self._selector.register(connection, selectors.EVENT_READ)
+
+    def remove(self, connection: Connection) -> None:
+        """No longer wait for this one, which is still open."""
+        self._connections.remove(connection)
+        if self._selector is not None:
+            self._selector.unregister(connection)
+
+    def wait(self, timeout: float) -> list[Any]:
+        """The connections that can be read, or none after `timeout` seconds."""
+        if self._selector is None:
+            return wait(self._connections, timeout)
+        return [key.fileobj for key, _ in self._selector.select(timeout)]
+
+    def close(self) -> None:
+        """Wait for nothing any more; the connections stay open."""
+        if self._selector is not None:
+            self._selector.close()
+
+
 class Pool(Generic[T]):
     """Workers; those that die are replaced.
 
     Attributes:
-        workers: the living.
+        workers: the living, by their pipes.
         restarts: how many have died.
+        bells: ring when a worker has something to say.
     """
 
     def __init__(self, count: int, slots: Slots, job: Job) -> None:
@@ -67,7 +105,10 @@ class Pool(Generic[T]):
         self.slots, self.job = slots, job
         self.restarts = 0
         self._stillborn = 0
-        self.workers: list[Worker[T]] = [self._start() for _ in range(count)]
+        self.bells = Doorbells()
+        self.workers: dict[Connection, Worker[T]] = {}
+        for _ in range(count):
+            self.add()
 
     def _start(self) -> Worker[T]:
         ours, theirs = self.context.Pipe()
@@ -80,7 +121,9 @@ class Pool(Generic[T]):
 
     def add(self) -> None:
         """One worker more."""
-        self.workers.append(self._start())
+        worker = self._start()
+        self.workers[worker.pipe] = worker
+        self.bells.add(worker.pipe)
 
     def replace(self, dead: Worker[T]) -> str:
         """Put a new worker in a dead one's place; returns how the old one ended.
@@ -90,20 +133,23 @@ class Pool(Generic[T]):
         """
         dead.process.join()
         code = dead.process.exitcode or 0
+        self.bells.remove(dead.pipe)
         dead.pipe.close()
         ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self._stillborn = 0 if dead.ready else self._stillborn + 1
         if self._stillborn > _MOST_STILLBORN:
             raise PetsegError(f"worker processes die before they are ready ({ended})")
-        self.workers[self.workers.index(dead)] = self._start()
+        del self.workers[dead.pipe]
+        self.add()
         self.restarts += 1
         return ended
 
     def close(self) -> None:
         """End the workers; what they were at is lost, but no file is left half-written."""
-        for worker in self.workers:
+        self.bells.close()
+        for worker in self.workers.values():
             worker.pipe.close()
-        for worker in self.workers:
+        for worker in self.workers.values():
             worker.process.join(timeout=_PATIENCE_SECONDS)
             if worker.process.is_alive():
                 worker.process.kill()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import pickle
 import signal
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,16 +23,15 @@ from petseg.steps import Job, MaskKeptError, Photo
 _BAD_NAME = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
 
-@dataclass(frozen=True, slots=True)
-class ReadTask:
+# Tuples, because two of them are packed and unpacked for every photo.
+class ReadTask(NamedTuple):
     """Decode the photo at `path` into the input part of a slot."""
 
     slot: int
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class WriteTask:
+class WriteTask(NamedTuple):
     """Make the mask `name` from the probabilities in a slot."""
 
     slot: int
@@ -41,8 +42,7 @@ class WriteTask:
 Task = ReadTask | WriteTask
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What became of a task.
 
     Attributes:
@@ -89,6 +89,16 @@ class Slots:
         )
 
 
+def send(connection: Connection, message: Task | Reply | None) -> None:
+    """Connection.send, without its detour for objects that only multiprocessing can pack."""
+    connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+
+def receive(connection: Connection) -> Any:
+    """What `send` sent; raises EOFError or OSError where the other end is closed."""
+    return pickle.loads(connection.recv_bytes())
+
+
 def work(connection: Connection, slots: Slots, job: Job) -> None:
     """Serve tasks until the parent closes the connection, or is gone."""
     # Ctrl-C reaches the whole process group; only the parent decides what it means.
@@ -98,11 +108,11 @@ def work(connection: Connection, slots: Slots, job: Job) -> None:
     cv2.setNumThreads(1)
     images, probabilities = slots.arrays()
     try:
-        connection.send(None)  # ready
+        send(connection, None)  # ready
         while True:
-            task = connection.recv()
+            task = receive(connection)
             started = time.process_time()
-            connection.send(_serve(task, images, probabilities, job, started))
+            send(connection, _serve(task, images, probabilities, job, started))
     except (EOFError, OSError):
         return  # `_serve` lets none of these out: the parent is gone
 
