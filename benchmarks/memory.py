@@ -19,29 +19,29 @@ import inputs
 
 from petseg.cli.common import OK, exits
 
-DRAWN = 300
 PER_FOLDER = 1000
 SCRIPT = Path(__file__).with_name("watched_batch.py")
 
 
 @click.command(context_settings={"show_default": True})
 @click.option("--count", type=click.IntRange(100), default=100_000, help="Links to photos.")
+@click.option("--drawn", type=click.IntRange(1), default=300, help="Photos that they lead to.")
 @click.option("--real", is_flag=True, help="The packaged model, in place of no network.")
 @click.option("--seconds", type=click.IntRange(1), help="Stop the first run after so long.")
 @click.option("--out", type=click.Path(path_type=Path), default="memory.png", help="The curves.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, the table on stderr.")
 @exits
-def main(count: int, real: bool, seconds: int | None, out: Path, as_json: bool) -> int:
+def main(count: int, drawn: int, real: bool, seconds: int | None, out: Path, as_json: bool) -> int:
     """Watch a run, then the run that finds nothing to do."""
     with tempfile.TemporaryDirectory(prefix="petseg-memory-") as name:
         folder = Path(name)
         (folder / "drawn").mkdir()
-        inputs.draw(folder / "drawn", DRAWN)
-        drawn = sorted((folder / "drawn").iterdir())
+        inputs.draw(folder / "drawn", drawn)
+        photos = sorted((folder / "drawn").iterdir())
         for number in range(count):
             place = folder / "images" / f"{number // PER_FOLDER:05}"
             place.mkdir(parents=True, exist_ok=True)
-            (place / f"{number:07}.jpg").symlink_to(drawn[number % DRAWN])
+            (place / f"{number:07}.jpg").symlink_to(photos[number % drawn])
         first = watch(folder, "first", real, seconds)
         again = watch(folder, "again", real, seconds)
     found = describe(first, again)

@@ -27,27 +27,26 @@ from petseg.engines.local import LocalEngine
 from petseg.engines.outcome import Batch, Outcome, Work
 
 RATES = (5_000.0, 10_000.0)
-# Different photos; the others are links to them.
-DRAWN = 64
 
 
 @click.command()
 @click.option("--count", type=click.IntRange(64), default=4000, show_default=True, help="Photos.")
+@click.option("--drawn", type=click.IntRange(1), default=64, help="Different ones among them.")
 @click.option("--workers", type=click.IntRange(1), help="[default: one for each core]")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, the table on stderr.")
 @exits
-def main(count: int, workers: int | None, as_json: bool) -> int:
+def main(count: int, drawn: int, workers: int | None, as_json: bool) -> int:
     """Measure the engine without a network."""
     cores = machine.usable_cores()
     found = []
     with tempfile.TemporaryDirectory(prefix="petseg-saturation-") as name:
         folder = Path(name)
         (folder / "drawn").mkdir()
-        inputs.draw(folder / "drawn", DRAWN)
-        drawn = sorted((folder / "drawn").iterdir())
+        inputs.draw(folder / "drawn", drawn)
+        photos = sorted((folder / "drawn").iterdir())
         for rate in RATES:
-            alone = measure_host(drawn, folder / f"alone-{rate:.0f}")
-            run = measure(drawn, folder / f"{rate:.0f}", count, rate, workers or cores)
+            alone = measure_host(photos, folder / f"alone-{rate:.0f}")
+            run = measure(photos, folder / f"{rate:.0f}", count, rate, workers or cores)
             limit = min(rate, cores / alone)
             share = run["images_per_second"] / limit
             found.append({"rate": rate, "host_seconds": alone, **run, "share_of_limit": share})
