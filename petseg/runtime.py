@@ -83,8 +83,7 @@ class OrtSession:
         """
         self.provider = provider
         self.signature = signature
-        # The CPU provider has no float16 arithmetic: it widens float16 weights to float32.
-        self.precision = signature.precision if provider == "cuda" else "float32"
+        self.precision = _computed_in(provider, signature.precision)
         self.batch_size = batch_size or DEFAULT_BATCH_SIZE[provider]
         self.notes: list[str] = []
         self._session = _open(model, provider)
@@ -146,6 +145,14 @@ class _Binding:
         self._session.run_with_iobinding(self._binding)
         result: NDArray[np.uint8] = self._output.numpy()[: len(images)].copy()
         return result
+
+
+def _computed_in(provider: str, stored: str) -> str:
+    """The CPU provider has no float16 arithmetic, and CUDA none for a quantised graph: both widen
+    to float32 what they have none for.
+    """
+    own = {"cpu": "int8", "cuda": "float16"}
+    return stored if stored == own[provider] else "float32"
 
 
 def choose(provider: str) -> Choice:
