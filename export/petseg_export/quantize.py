@@ -2,7 +2,7 @@
 
 The result is a QDQ graph (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html):
 activations are uint8 with one scale each, weights int8 with one scale for each output channel.
-`docs/int8.md` says what each choice was measured to cost.
+`docs/int8.md` says why each choice was made.
 """
 
 from __future__ import annotations
