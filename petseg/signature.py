@@ -42,12 +42,14 @@ class Signature:
         size: S, the side of the input, pixels.
         filters: channels of the five encoder blocks.
         classes: the C classes in the order of their ids.
-        precision: "float32" or "float16": how the weights are stored.
+        precision: "float32", "float16" or "int8": how the weights are stored.
         resize_filter: the filter the photo is brought to S x S with.
         decoder: the library that decoded the training images.
-        layers: layer path to the names of its kernel and bias initialisers in the graph.
+        layers: layer path to the names of its kernel and bias initialisers in the graph.  In an
+            int8 file these are rounded, and the paths those of the graph's own convolutions.
         recipe: the training configuration.
-        split_hash: SHA-256 of the names trained on ("train") and validated on ("validation").
+        split_hash: SHA-256 of the names trained on ("train"), validated on ("validation") and, in
+            an int8 file, calibrated on ("calibration").
         metrics: figures on the validation part, with the precision they were measured at.
         versions: the libraries that made the file.
         graph_hash: SHA-256 of the serialised graph, weights included, metadata not.

@@ -159,9 +159,10 @@ def _resolve(precision: str, stored: str, provider: str) -> str:
         computed = "int8" if stored == "int8" else "float32"
         possible = {computed}
     else:
-        # onnxruntime's CUDA provider computes what the graph says, float32 with or without TF32.
-        computed = {"float32": "tf32"}.get(stored, stored)
-        possible = {"float32", "tf32"} if stored == "float32" else {stored}
+        # onnxruntime's CUDA provider computes what the graph says, float32 with or without TF32;
+        # it has no int8 arithmetic, and widens.
+        computed = "float16" if stored == "float16" else "tf32"
+        possible = {"float16"} if stored == "float16" else {"float32", "tf32"}
     if precision == "auto":
         return computed
     if precision not in possible:
