@@ -25,6 +25,11 @@ Pixels = NDArray[np.uint8]
 DECODER = "pillow"
 DEFAULT_MAX_PIXELS = 250_000_000
 
+# The most that a pixel takes in a format read here, uncompressed RGBA of 16 bits; and room for
+# metadata, thumbnails and more pages, which is large beside any that were meant well.
+_BYTES_A_PIXEL = 8
+_BYTES_BESIDE = 64 << 20
+
 # What counts as an image by its name.  Other files are looked at by their first bytes.
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif"}
@@ -86,6 +91,11 @@ def looks_like_image(name: str, head: bytes) -> bool:
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
         or head[4:12] == b"ftypavif"
     )
+
+
+def max_bytes(max_pixels: int) -> int:
+    """The size of a file, in bytes, above which it is not worth reading for so many pixels."""
+    return _BYTES_A_PIXEL * max_pixels + _BYTES_BESIDE
 
 
 def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:

@@ -59,6 +59,7 @@ def run(
     job: Job,
     todo: list[Work],
     workers: int = 1,
+    read_timeout: float = 60.0,
     stopping: Callable[[], bool] = lambda: False,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> tuple[list[Outcome], list[Batch], LocalEngine]:
@@ -69,7 +70,7 @@ def run(
         outcomes.append(outcome)
         on_outcome(outcome)
 
-    engine = LocalEngine(session, job, workers)
+    engine = LocalEngine(session, job, workers, read_timeout)
     try:
         engine.run(iter(todo), keep, batches.append, stopping)
     finally:
