@@ -72,6 +72,12 @@ def test_masks_inside_images(where: str, tiny_model: Path, images: Path, tmp_pat
     assert "choose a folder outside" in message
 
 
+def test_masks_inside_what_a_glob_finds(tiny_model: Path, images: Path, tmp_path: Path) -> None:
+    masks = images / "masks"
+    message = refused(tmp_path, f"{images}/**/*.png", masks, "--model", tiny_model)
+    assert f"{images}/**/*.png finds masks in {masks}, too: good/first.png would be" in message
+
+
 def test_a_folder_that_would_meet_petsegs_own(
     tiny_model: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -81,13 +87,12 @@ def test_a_folder_that_would_meet_petsegs_own(
     assert "rename it" in message
 
 
-@pytest.mark.parametrize("name", ["folder", "file/stats.json", "closed/stats.json"])
+@pytest.mark.parametrize("name", ["file/stats.json", "closed/stats.json"])
 def test_stats_that_cannot_be_written(
     name: str, tiny_model: Path, images: Path, open_folder: Path
 ) -> None:
     photos = shutil.copytree(images, open_folder / "images")
     model = shutil.copy(tiny_model, open_folder / "model.onnx")
-    (open_folder / "folder").mkdir()
     (open_folder / "file").write_text("x")
     (open_folder / "closed").mkdir(mode=0o555)
     (open_folder / "masks").mkdir()
@@ -97,9 +102,15 @@ def test_stats_that_cannot_be_written(
         *(open_folder, photos, open_folder / "masks", "--model", model, "--stats", stats)
     )
     assert (code, out) == (1, "")
-    assert f"error: {stats} is " in errors
-    assert ("is a folder" if name == "folder" else "is not writable") in errors
+    assert f"error: {stats} is not writable" in errors
     assert not any((open_folder / "masks").iterdir())
+
+
+def test_a_folder_where_the_stats_go(tiny_model: Path, images: Path, tmp_path: Path) -> None:
+    stats = tmp_path / "masks" / "petseg" / "stats.json"
+    stats.mkdir(parents=True)
+    message = refused(tmp_path, images, tmp_path / "masks", "--model", tiny_model)
+    assert f"{stats} is a folder, where the stats are to go; move it" in message
 
 
 def test_an_error_is_one_line_and_steers_no_terminal(

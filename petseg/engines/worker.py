@@ -119,8 +119,11 @@ def _let_go() -> None:
     if sys.platform == "linux":
         # The fork server, and the tracker of named memory, of which there is none here
         # (`sharedbuffer`), have the parent's stdout, too, and end when nobody holds these.
-        os.dup2(null, resource_tracker.getfd())
-        os.dup2(null, forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
+        server = forkserver._forkserver
+        server_held = server._forkserver_alive_fd  # type: ignore[attr-defined]
+        for held in (resource_tracker.getfd(), server_held):
+            if held is not None:
+                os.dup2(null, held)
     os.close(null)
 
 
