@@ -119,7 +119,7 @@ def measure(
     def on_batch(batch: Batch) -> None:
         del batch
 
-    engine = LocalEngine(NullSession(None, rate), job, workers)  # type: ignore[arg-type]
+    engine = LocalEngine(NullSession(None, rate), job, workers, 60)  # type: ignore[arg-type]
     try:
         engine.run(iter(todo), on_outcome, on_batch, lambda: False)
         parent = engine.cpu_seconds

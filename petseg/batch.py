@@ -47,13 +47,24 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress) -> Report:
     say(f"model: {path} ({where})")
     model = read_signature(path)
     maker = Maker(model.graph_hash, transforms.TRANSFORM, config.size, config.names)
-    rules = Rules(config.masks, maker, config.extras, config.redo, config.overwrite, config.verify)
+    rules = Rules(
+        folder=config.masks,
+        maker=maker,
+        formats=config.extras,
+        redo=config.redo,
+        overwrite=config.overwrite,
+        verify=config.verify,
+        max_pixels=config.max_pixels,
+        pattern=config.images,
+    )
     plan = make_plan(sources.find(config.images, config.list_file), rules)
     _count_plan(report, plan)
     say(
         f"{plan.files} files: {len(plan.todo)} to do, {plan.skipped} skipped, "
         f"{len(plan.failed)} unreadable, {plan.ignored} ignored"
     )
+    for name, problem in plan.failed:
+        say(f"failed: {name}: {problem}")
     if config.fail_fast and plan.failed:
         report.stopped = "--fail-fast"
     if config.dry_run:
@@ -120,7 +131,9 @@ def _work(
     # Two to begin with, and more where the session waits for them.
     most = min(config.workers or machine.usable_cores(), len(todo))
     with _signals(report):
-        engine = LocalEngine(session, job, most if config.workers else min(2, most), most)
+        engine = LocalEngine(
+            session, job, most if config.workers else min(2, most), config.read_timeout, most
+        )
         try:
             engine.run(iter(todo), on_outcome, books.count_batch, lambda: books.stopping)
         finally:
@@ -143,7 +156,7 @@ class _Books:
         folder = config.reserved
         self.failures = Rows(folder / "failures.csv", temporary, ("file", "reason"))
         self.kept = Rows(folder / "kept.csv", temporary, ("mask",))
-        self.stats = config.stats or folder / "stats.json"
+        self.stats = config.stats_file
 
     @property
     def stopping(self) -> bool:

@@ -13,6 +13,10 @@ from petseg import imageio, signature, sources, transforms
 from petseg.errors import ModelError, PetsegError
 from petseg.masks import EXTRA, INDEX, NAMES, RESERVED
 
+# Seconds.  What is slow, a photo of hundreds of megapixels or a disk that has to spin up, takes
+# less; what takes more will most likely never come.
+DEFAULT_READ_TIMEOUT = 60.0
+
 
 @dataclass(frozen=True)
 class BatchConfig:
@@ -32,6 +36,7 @@ class BatchConfig:
         list_file: paths below `images`, or one of Oxford's lists.
         limit: at most so many images.
         max_pixels: larger images are refused.
+        read_timeout: seconds after which a worker that is still at one image is given up.
         redo: make petseg's own masks again.
         overwrite: make everybody's masks again.
         fail_fast: stop at the first image that fails.
@@ -53,6 +58,7 @@ class BatchConfig:
     list_file: Path | None = None
     limit: int | None = None
     max_pixels: int = imageio.DEFAULT_MAX_PIXELS
+    read_timeout: float = DEFAULT_READ_TIMEOUT
     redo: bool = False
     overwrite: bool = False
     fail_fast: bool = False
@@ -65,6 +71,8 @@ class BatchConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.read_timeout <= 0:
+            raise ValueError(f"read_timeout must be more than 0 seconds, not {self.read_timeout}")
         if unknown := set(self.formats) - set(NAMES):
             raise ValueError(f"formats are of {NAMES}, not {sorted(unknown)}")
 
@@ -72,6 +80,11 @@ class BatchConfig:
     def extras(self) -> tuple[str, ...]:
         """The formats beside the mask itself."""
         return tuple(name for name in self.formats if name in EXTRA)
+
+    @property
+    def stats_file(self) -> Path:
+        """Where the stats go."""
+        return self.stats or self.reserved / "stats.json"
 
     @property
     def reserved(self) -> Path:
@@ -111,9 +124,17 @@ def _check_folders(config: BatchConfig) -> None:
                 f"{base / RESERVED}: a folder of that name at the top of the input would meet "
                 f"{config.reserved}, where stats and other formats go; rename it"
             )
-    existing = next(folder for folder in (target, *target.parents) if folder.exists())
+    _check_writable(config.masks, target)
+    stats = config.stats_file.resolve()
+    _check_writable(config.stats_file, stats.parent)
+    if stats.is_dir():
+        raise PetsegError(f"{config.stats_file} is a folder, where the stats are to go; move it")
+
+
+def _check_writable(wanted: Path, folder: Path) -> None:
+    existing = next(above for above in (folder, *folder.parents) if above.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise PetsegError(f"{config.masks} is not writable: {existing} is not a folder to write in")
+        raise PetsegError(f"{wanted} is not writable: {existing} is not a folder to write in")
 
 
 def find_model(model: Path | None) -> tuple[Path, str]:

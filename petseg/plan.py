@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from petseg import masks, steps
+from petseg import imageio, masks, sources, steps
 from petseg.engines.outcome import Work
 from petseg.errors import ImageError, PetsegError
 from petseg.records import Maker, MaskState, Record, inspect
@@ -61,6 +61,8 @@ class Rules:
         redo: make petseg's own masks again.
         overwrite: make everybody's masks again.
         verify: compare the photo's content, not only its size and time.
+        max_pixels: of a photo; larger ones fail.
+        pattern: what the photos were found by: a glob may find masks as well.
     """
 
     folder: Path
@@ -69,6 +71,8 @@ class Rules:
     redo: bool
     overwrite: bool
     verify: bool
+    max_pixels: int = imageio.DEFAULT_MAX_PIXELS
+    pattern: str = ""
 
 
 def make_plan(sources: Iterable[Source], rules: Rules) -> Plan:
@@ -97,6 +101,7 @@ def make_plan(sources: Iterable[Source], rules: Rules) -> Plan:
     folders = _folders(images)
     _refuse_collisions(images, keys, folders, rules.maker.names)
     _refuse_places(images, keys, folders, rules.folder)
+    _refuse_masks_among_photos(images, rules)
     others: list[str] = []
     for source in images:
         if source.problem is not None:
@@ -118,6 +123,9 @@ def _place(source: Source, rules: Rules, plan: Plan, others: list[str]) -> None:
     work = Work(source.path, source.name, name)
     try:
         state, record = inspect(rules.folder / name)
+    except PermissionError as error:
+        plan.failed.append((source.name, f"its mask cannot be looked at: {error.strerror}"))
+        return
     except OSError as error:
         raise PetsegError(f"cannot read {rules.folder / name}: {error.strerror}") from error
     if state is MaskState.ABSENT:
@@ -135,17 +143,18 @@ def _place(source: Source, rules: Rules, plan: Plan, others: list[str]) -> None:
         assert record is not None
         if record.maker != rules.maker:
             others.append(f"{name} ({_difference(record.maker, rules.maker)})")
-        elif _same_photo(source, record, rules.verify) and _has_extras(name, rules):
+        elif _same_photo(source, record, rules) and _has_extras(name, rules):
             plan.skipped += 1
         else:
             plan.todo.append(work)
             plan.redone += 1
 
 
-def _same_photo(source: Source, record: Record, verify: bool) -> bool:
+def _same_photo(source: Source, record: Record, rules: Rules) -> bool:
     try:
-        if verify:
-            return steps.identify(source.path)[0].sha256 == record.image.sha256
+        if rules.verify:
+            found, _ = steps.identify(source.path, rules.max_pixels)
+            return found.sha256 == record.image.sha256
         status = os.stat(source.path)  # noqa: PTH116 - a Path for each of millions is slow
     except (OSError, ImageError):
         return False  # reading it will say why
@@ -247,6 +256,17 @@ def _refuse_places(
         raise PetsegError(
             f"{len(meeting)} images lie in {target}, where masks of that name are to go: "
             f"{_some(meeting)}; choose another folder for the masks"
+        )
+
+
+def _refuse_masks_among_photos(images: list[Source], rules: Rules) -> None:
+    """Refuse a glob that would take this run's masks for photos the next time."""
+    names = (steps.mask_name(source.name, rules.maker.names) for source in images)
+    found = sources.would_find(rules.pattern, rules.folder, names)
+    if found is not None:
+        raise PetsegError(
+            f"{rules.pattern} finds masks in {rules.folder}, too: {found} would be taken for a "
+            "photo the next time; choose a folder outside, or a pattern that leaves it out"
         )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petseg.errors import ImageError
+from petseg.files import open_regular
 from petseg.png import CHUNK_END, CHUNK_HEAD, HEADER_BYTES, SIGNATURE, chunk
 
 KEYWORD = b"petseg"
@@ -27,6 +28,9 @@ RECORD_VERSION = 1
 
 # Far above any record petseg writes.
 _MAX_RECORD_BYTES = 65536
+# Far above any mask petseg writes: a byte a pixel before it is packed, and photos have no more
+# than `--max-pixels`, 250 million unless told.
+_MAX_MASK_BYTES = 1 << 31
 # Where a mask's text chunk says what it is, behind the PNG's signature, its header and a length.
 _KIND = slice(37, 48)
 
@@ -140,19 +144,23 @@ def inspect(path: Path) -> tuple[MaskState, Record | None]:
     """Tell what lies at a mask's place, and its record where there is one.
 
     Raises:
-        OSError: the file is there and cannot be read.
+        OSError: its folder may not be looked into.
     """
     try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        # A link that points nowhere is somebody's, whatever it was meant for.
-        return (MaskState.FOREIGN if path.is_symlink() else MaskState.ABSENT), None
-    except IsADirectoryError:
-        return MaskState.FOREIGN, None
+        with open_regular(path) as file:
+            data = file.read(_MAX_MASK_BYTES + 1)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return MaskState.ABSENT, None  # writing it will fail, and say so
+        # What is there and cannot be read is somebody's: a folder, a link that points nowhere, a
+        # mask that only its owner may read.
+        if _is_there(path):
+            return MaskState.FOREIGN, None
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return MaskState.ABSENT, None
         raise
+    if len(data) > _MAX_MASK_BYTES:
+        return MaskState.FOREIGN, None
     chunks = _walk(data, strict=False)
     if chunks.record is None:
         begun = not chunks.whole and _begins_as_ours(data)
@@ -164,6 +172,14 @@ def inspect(path: Path) -> tuple[MaskState, Record | None]:
     # Another program may have packed the same pixels anew.
     same = _decoded_hash(data) == chunks.record.pixels_sha256
     return (MaskState.OURS if same else MaskState.FOREIGN), chunks.record
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
 
 
 def _begins_as_ours(data: bytes) -> bool:

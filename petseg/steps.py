@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from petseg import imageio, masks, records, transforms
 from petseg.classes import SegmentClass
 from petseg.errors import ImageError, PetsegError
+from petseg.files import open_regular
 from petseg.records import ImageIdentity, Maker, MaskState, Record
 
 if TYPE_CHECKING:
@@ -77,21 +78,33 @@ class MaskKeptError(PetsegError):
     """Somebody's mask appeared at this place after the run was planned; it was left alone."""
 
 
-def identify(path: str) -> tuple[ImageIdentity, bytes]:
+def identify(path: str, max_pixels: int) -> tuple[ImageIdentity, bytes]:
     """A photo's identity and its bytes.
 
+    Args:
+        path: the photo.
+        max_pixels: a file too large for any image of so many pixels is not read.
+
     Raises:
-        ImageError: it cannot be read, or is being written to.
+        ImageError: it cannot be read, is too large, or is being written to.
     """
+    limit = imageio.max_bytes(max_pixels)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a Path for each of millions is slow
-            data = file.read()
+        with open_regular(path) as file:
+            before = os.fstat(file.fileno())
+            if before.st_size > limit:
+                raise ImageError(
+                    f"the file is {before.st_size} bytes, over the limit of {limit} for images of "
+                    f"{max_pixels} pixels; raise --max-pixels if the file can be trusted"
+                )
+            data = file.read(before.st_size + 1)
             status = os.fstat(file.fileno())
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
-    if status.st_size != len(data):
+    was, size = before.st_mtime_ns, len(data)
+    if not size == status.st_size == before.st_size or was != status.st_mtime_ns:
         raise ImageError("the file changed while it was read")
-    return ImageIdentity(len(data), status.st_mtime_ns, hashlib.sha256(data).hexdigest()), data
+    return ImageIdentity(size, was, hashlib.sha256(data).hexdigest()), data
 
 
 def read(path: str, job: Job, pixels: NDArray[np.uint8]) -> Photo:
@@ -105,7 +118,7 @@ def read(path: str, job: Job, pixels: NDArray[np.uint8]) -> Photo:
     Raises:
         ImageError: the photo cannot be read.
     """
-    identity, data = identify(path)
+    identity, data = identify(path, job.max_pixels)
     image, (height, width) = imageio.decode_reduced(data, job.model_size, job.max_pixels)
     pixels[:] = transforms.to_model(image, job.model_size)
     return Photo(height, width, identity.size, identity.mtime_ns, identity.sha256)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petseg.cli.common import exits
+from petseg.cli.common import exits, printable
 
 if TYPE_CHECKING:
     from petseg.engines.outcome import Outcome
@@ -19,6 +19,7 @@ PROVIDERS = ("auto", "cuda", "openvino", "cpu")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16", "int8")
 FORMATS = ("index", "color")
 MAX_PIXELS = 250_000_000
+READ_TIMEOUT = 60.0
 
 
 @click.command()
@@ -76,6 +77,14 @@ MAX_PIXELS = 250_000_000
     show_default=True,
     help="Larger images fail.",
 )
+@click.option(
+    "--read-timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    default=READ_TIMEOUT,
+    show_default=True,
+    help="Images that take longer to read fail, on a network share that does not answer, say.",
+)
 @click.option("--redo", is_flag=True, help="Make petseg's own masks again.")
 @click.option("--overwrite", is_flag=True, help="Make all masks again, a person's too.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first image that fails.")
@@ -105,7 +114,7 @@ def main(quiet: bool, as_json: bool, **options: Any) -> int:
 
     def say(line: str) -> None:
         if not quiet:
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(printable(line), file=sys.stderr)
 
     bar: Any = None
 
@@ -116,7 +125,7 @@ def main(quiet: bool, as_json: bool, **options: Any) -> int:
             return
         assert bar is not None
         if outcome.status == "failed":
-            say(f"failed: {printable(outcome.work.name)}: {outcome.problem}")
+            say(f"failed: {outcome.work.name}: {outcome.problem}")
         bar.update()
 
     try:
@@ -124,12 +133,8 @@ def main(quiet: bool, as_json: bool, **options: Any) -> int:
     finally:
         if bar is not None:
             bar.close()
-    say(report.summary())
+    for line in report.summary().split("\n"):
+        say(line)
     if as_json:
         click.echo(json.dumps(report.as_dict()))
     return report.exit_code
-
-
-def printable(name: str) -> str:
-    """A file name as one line of a terminal can show it."""
-    return name.encode("utf-8", "backslashreplace").decode() if name.isprintable() else ascii(name)

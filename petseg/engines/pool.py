@@ -26,6 +26,9 @@ T = TypeVar("T")
 # Workers that die one after the other before they are ready will not do better the next time.
 _MOST_STILLBORN = 3
 _PATIENCE_SECONDS = 0.5
+# Processes that do not even die when they are killed, because a read that they are in never ends.
+# Each holds memory.
+_MOST_UNDEAD = 16
 
 
 @dataclass(eq=False)
@@ -33,12 +36,16 @@ class Worker(Generic[T]):
     """A process, our end of its pipe, and what it was handed and has not answered, oldest first.
 
     It is ready once it has said so, by sending None.
+
+    Attributes:
+        since: when it began with the oldest of its tasks, seconds on the engine's clock.
     """
 
     process: BaseProcess
     pipe: Connection
     tasks: deque[T] = field(default_factory=deque)
     ready: bool = False
+    since: float = 0.0
     peak_memory: int = 0
 
 
@@ -96,7 +103,7 @@ class Pool(Generic[T]):
 
     Attributes:
         workers: the living, by their pipes.
-        restarts: how many have died.
+        restarts: how many have died, or were killed because they hung.
         bells: ring when a worker has something to say.
     """
 
@@ -104,7 +111,7 @@ class Pool(Generic[T]):
         self.context = warm_up()
         self.slots, self.job = slots, job
         self.restarts = 0
-        self._stillborn = 0
+        self._stillborn = self._undead = 0
         self.bells = Doorbells()
         self.workers: dict[Connection, Worker[T]] = {}
         for _ in range(count):
@@ -125,24 +132,49 @@ class Pool(Generic[T]):
         self.workers[worker.pipe] = worker
         self.bells.add(worker.pipe)
 
-    def replace(self, dead: Worker[T]) -> str:
-        """Put a new worker in a dead one's place; returns how the old one ended.
+    def replace(self, worker: Worker[T], hangs: bool = False) -> str:
+        """Put a new worker in the place of one that died or hangs; returns how that one ended.
 
         Raises:
-            PetsegError: several died before they were ready to do anything.
+            PetsegError: several died before they were ready to do anything, or cannot be killed.
         """
-        dead.process.join()
-        code = dead.process.exitcode or 0
-        self.bells.remove(dead.pipe)
-        dead.pipe.close()
+        self.bells.remove(worker.pipe)
+        worker.pipe.close()
+        code = self._end(worker.process, 0 if hangs else _PATIENCE_SECONDS)
         ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        self._stillborn = 0 if dead.ready else self._stillborn + 1
+        self._stillborn = 0 if worker.ready else self._stillborn + 1
         if self._stillborn > _MOST_STILLBORN:
             raise PetsegError(f"worker processes die before they are ready ({ended})")
-        del self.workers[dead.pipe]
+        if self._undead > _MOST_UNDEAD:
+            raise PetsegError(
+                f"{self._undead} worker processes hang and cannot be killed: the images or the "
+                "masks lie on something that does not answer; see to it, and run the same command"
+            )
+        del self.workers[worker.pipe]
         self.add()
         self.restarts += 1
         return ended
+
+    def _end(self, process: BaseProcess, patience: float) -> int:
+        """See a process to its end, which is brought about where it does not come by itself.
+
+        Args:
+            process: a worker's.
+            patience: seconds it is left to itself.
+
+        Returns:
+            Its exit code; negative for a signal.
+        """
+        process.join(timeout=patience)
+        if process.exitcode is None:
+            process.kill()
+            process.join(timeout=_PATIENCE_SECONDS)
+        if process.exitcode is None:
+            # It is dead to us, and must not be waited for when this process ends.
+            self._undead += 1
+            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+            return -signal.SIGKILL
+        return process.exitcode
 
     def close(self) -> None:
         """End the workers; what they were at is lost, but no file is left half-written."""
@@ -150,7 +182,4 @@ class Pool(Generic[T]):
         for worker in self.workers.values():
             worker.pipe.close()
         for worker in self.workers.values():
-            worker.process.join(timeout=_PATIENCE_SECONDS)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            self._end(worker.process, _PATIENCE_SECONDS)

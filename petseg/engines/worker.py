@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import signal
+import sys
 import time
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -104,6 +107,7 @@ def work(connection: Connection, slots: Slots, job: Job) -> None:
     # Ctrl-C reaches the whole process group; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _let_go()
     # There is a worker for each core already.
     cv2.setNumThreads(1)
     images, probabilities = slots.arrays()
@@ -115,6 +119,22 @@ def work(connection: Connection, slots: Slots, job: Job) -> None:
             send(connection, _serve(task, images, probabilities, job, started))
     except (EOFError, OSError):
         return  # `_serve` lets none of these out: the parent is gone
+
+
+def _let_go() -> None:
+    """Hold nothing that others wait for: a worker may hang where not even a kill ends it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    # Results are the parent's to print; who reads them waits until nobody can write any more.
+    os.dup2(null, 1)
+    if sys.platform == "linux":
+        # The fork server, and the tracker of named memory, of which there is none here
+        # (`sharedbuffer`), have the parent's stdout, too, and end when nobody holds these.
+        server = forkserver._forkserver
+        server_held = server._forkserver_alive_fd  # type: ignore[attr-defined]
+        for held in (resource_tracker.getfd(), server_held):
+            if held is not None:
+                os.dup2(null, held)
+    os.close(null)
 
 
 def _serve(
