@@ -310,7 +310,10 @@ def test_signature_of_a_run_and_of_what_is_made_from_it(tmp_path: Path) -> None:
     assert set(about.versions) == {"petseg", "keras", "tensorflow", "tf2onnx", "onnx"}
 
     half = export(tmp_path / "model.onnx", tmp_path / "half.onnx", "float16").signature
-    assert half == dataclasses.replace(about, precision="float16", graph_hash=half.graph_hash)
+    assert half == dataclasses.replace(
+        about, precision="float16", graph_hash=half.graph_hash, parity=half.parity
+    )
+    assert half.parity["images"] == 32
 
 
 def test_the_newest_finished_run_is_taken(tmp_path: Path) -> None:

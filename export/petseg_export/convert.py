@@ -7,6 +7,7 @@ it, so that whoever runs it cannot do them differently.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -100,14 +101,16 @@ def export(
     file, layers = convert(model.network, model.architecture, float_precision)
     if photos is not None:
         file, layers = quantize.quantize(file, photos.images)
+    found = parity.compare(model.network, file.SerializeToString(), compared)
+    parity.check(found, precision)
     graph_hash = signature.hash_graph(file.graph.SerializeToString())
-    about = _describe(model, precision, layers, graph_hash, photos)
+    about = dataclasses.replace(
+        _describe(model, precision, layers, graph_hash, photos), parity=dataclasses.asdict(found)
+    )
     onnx.helper.set_model_props(file, dict(signature.to_metadata(about)))
     content = file.SerializeToString()
     # Read as petseg-batch will read it: this also compares the hash with the graph as it is stored.
     about = signature.parse(content)
-    found = parity.compare(model.network, content, compared)
-    parity.check(found, precision)
     _write(target, content)
     return ExportResult(target, len(content), about, found)
 
