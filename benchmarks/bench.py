@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +25,24 @@ import click
 import inputs
 import processes
 import results
+from lineup import BASELINE, CONTESTANTS, REFERENCE
 from results import Result
 
 from petseg import machine, runtime, signature
 from petseg.batch_config import find_model
 from petseg.cli.common import FAILED, OK, PARTLY_FAILED, exits
 from petseg.errors import PetsegError
+from petseg.runtime import cuda
 
-# Each with its ceiling.  A name is that of a script in `contestants/`, with - for _.
-CONTESTANTS = {
-    "article": "bare-keras",
-    "plain-onnxruntime": "bare-onnxruntime",
-    "petseg-batch": "bare-onnxruntime",
-    "bare-keras": None,
-    "bare-onnxruntime": None,
-}
-BASELINE = "article"
-# Whose masks the others' are compared with, where it takes part.
-REFERENCE = "petseg-batch"
 DEFAULT_COUNT = 96
 
+PACKAGED_INT8 = Path(str(files("petseg") / "assets" / "petseg-int8.onnx"))
 SCRIPTS = Path(__file__).with_name("contestants")
 ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-PACKAGES = ("petseg", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "tensorflow", "keras")
+PACKAGES = (
+    *("petseg", "numpy", "pillow", "simplejpeg", "opencv-python-headless"),
+    *("onnxruntime", "onnxruntime-gpu", "openvino", "tensorflow", "keras", "torch"),
+)
 # Beyond this load for each core, before anything is started, the machine is somebody else's.
 BUSY = 0.25
 # Lines of a failed contestant's stderr that are shown.
@@ -76,7 +72,17 @@ SHOWN = 20
     multiple=True,
     help="Repeatable.  [default: all contestants]",
 )
-@click.option("--provider", type=click.Choice(runtime.PROVIDERS), default="auto")
+@click.option(
+    "--provider",
+    type=click.Choice(("auto", "cuda", "cpu")),
+    default="auto",
+    help="Of those that have no provider in their name; the others stay out on cuda.",
+)
+@click.option(
+    "--int8-model",
+    type=click.Path(path_type=Path),
+    help="ONNX file of the same weights in int8.  [default: the one in the package]",
+)
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
@@ -91,6 +97,7 @@ def main(
     repeats: int,
     only: tuple[str, ...],
     provider: str,
+    int8_model: Path | None,
     keep: Path | None,
     as_json: bool,
 ) -> int:
@@ -104,8 +111,11 @@ def main(
     with working_folder(keep) as folder:
         photos = folder / "photos"
         photos.mkdir()
-        choice = runtime.choose(provider)
-        setting = describe(model, choice.provider)
+        if provider == "auto":
+            provider = "cuda" if cuda.problem() is None else "cpu"
+        else:
+            runtime.choose(provider)
+        setting = describe(model, provider, int8_model)
         if images is None:
             inputs.draw(photos, count or DEFAULT_COUNT)
         else:
@@ -115,7 +125,9 @@ def main(
             raise PetsegError(f"{images} has no photo that all contestants can read")
         setting["photos"] = {"count": number, "from": str(images) if images else "drawn, 500x375"}
         contestants = [
-            Result(name, CONTESTANTS[name]) for name in CONTESTANTS if name in only or not only
+            Result(name, known.ceiling)
+            for name, known in CONTESTANTS.items()
+            if (name in only or not only) and (provider == "cpu" or known.provider is None)
         ]
         for round_number in range(1, repeats + 1):
             # Each round begins with another one, so that nobody always runs behind the same.
@@ -147,9 +159,17 @@ def compete(result: Result, folder: Path, setting: dict[str, Any], count: int) -
     masks = folder / "masks" / result.name
     shutil.rmtree(masks, ignore_errors=True)
     masks.mkdir(parents=True)
-    script = SCRIPTS / f"{result.name.replace('-', '_')}.py"
-    arguments = (folder / "photos", masks, setting["model"]["path"])
-    options = ("--provider", setting["provider"], "--started", time.time())
+    known = CONTESTANTS[result.name]
+    script = SCRIPTS / f"{known.script}.py"
+    model = setting["int8_model"] if known.precision == "int8" else setting["model"]["path"]
+    if model is None:
+        result.skipped = "no int8 file: name one with --int8-model (petseg-export makes them)"
+        return
+    arguments = (folder / "photos", masks, model)
+    options = (
+        *("--provider", known.provider or setting["provider"], "--precision", known.precision),
+        *("--started", time.time()),
+    )
     command = [sys.executable, *map(str, (script, *arguments, *options))]
     ended = processes.run(command, os.environ | ENVIRONMENT)
     if ended.code:
@@ -182,9 +202,11 @@ def compare(contestants: list[Result], folder: Path) -> str | None:
     return reference.name
 
 
-def describe(model: Path | None, provider: str) -> dict[str, Any]:
-    """What the figures depend on: machine, versions, model and provider."""
+def describe(model: Path | None, provider: str, int8_model: Path | None) -> dict[str, Any]:
+    """What the figures depend on: machine, versions, models and provider."""
     path, _ = find_model(model)
+    if int8_model is None and model is None and PACKAGED_INT8.exists():
+        int8_model = PACKAGED_INT8
     about = signature.read(path)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     cores = machine.usable_cores()
@@ -204,6 +226,7 @@ def describe(model: Path | None, provider: str) -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version(), **versions()},
         "model": {"path": str(path), "hash": about.graph_hash, "stored": about.precision},
+        "int8_model": None if int8_model is None else str(int8_model),
         "provider": provider,
     }
 

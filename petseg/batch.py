@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,16 +12,15 @@ from typing import Protocol
 
 from petseg import machine, runtime, sources, tables, transforms
 from petseg.batch_config import BatchConfig, check_folders, find_model, read_signature
+from petseg.books import Books, open_books
+from petseg.engines import pool
 from petseg.engines.local import LocalEngine
-from petseg.engines.outcome import Batch, Outcome, Work
-from petseg.errors import PetsegError
+from petseg.engines.outcome import Outcome, Work
 from petseg.formats import catalog
-from petseg.formats.parquet import Seconds
 from petseg.plan import Plan, Rules, make_plan
 from petseg.records import Maker
-from petseg.report import Report, Rows
-from petseg.runtime import OrtSession, Session
-from petseg.signature import Signature
+from petseg.report import Report
+from petseg.runtime import NoSession, Session
 from petseg.steps import Job
 from petseg.temporary import temporary_folder
 
@@ -63,31 +61,48 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -
     say(f"model: {path} ({where})")
     model = read_signature(path)
     maker = Maker(model.graph_hash, transforms.TRANSFORM, config.size, config.names)
-    rules = Rules(config.masks, maker, config.extras, config.redo, config.overwrite, config.verify)
+    rules = Rules(
+        folder=config.masks,
+        maker=maker,
+        formats=config.extras,
+        redo=config.redo,
+        overwrite=config.overwrite,
+        verify=config.verify,
+        max_pixels=config.max_pixels,
+        pattern=config.images,
+    )
     plan = make_plan(sources.find(config.images, config.list_file), rules)
     _count_plan(report, plan)
     say(
         f"{plan.files} files: {len(plan.todo)} to do, {plan.skipped} skipped, "
         f"{len(plan.failed)} unreadable, {plan.ignored} ignored"
     )
+    for name, problem in plan.failed:
+        say(f"failed: {name}: {problem}")
     if config.fail_fast and plan.failed:
         report.stopped = "--fail-fast"
     if config.dry_run:
         return report
     # Whatever can be refused is refused before anything is written.
-    session = None
+    session: Session = NoSession(model)
     todo = plan.todo if config.limit is None else plan.todo[: config.limit]
     if report.stopped is None and not all(work.derive for work in todo):
         choice = runtime.choose(config.provider)
         say(f"provider: {choice.provider} ({choice.reason})")
+        pool.warm_up()
         started = time.perf_counter()
-        session = OrtSession(path, model, choice.provider, config.batch_size)
+        session = runtime.open_session(
+            path, model, choice.provider, config.precision, config.batch_size
+        )
         load_seconds = time.perf_counter() - started
         report.describe(session, path, machine.device_name(session.provider), load_seconds)
-    with temporary_folder(config.reserved) as temporary, _books(config, report, temporary) as books:
+    with (
+        temporary_folder(config.reserved) as temporary,
+        open_books(config, report, temporary, session.streams) as books,
+    ):
         books.take_over(plan)
         if todo and report.stopped is None:
-            job = _job(config, model, session, maker, temporary)
+            job = _job(config, session, maker, temporary)
             _work(config, todo, session, job, report, books, progress)
         if report.stopped is None:
             report.notes += tables.rebuild(
@@ -107,17 +122,15 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -
     return report
 
 
-def _job(
-    config: BatchConfig, model: Signature, session: Session | None, maker: Maker, temporary: Path
-) -> Job:
+def _job(config: BatchConfig, session: Session, maker: Maker, temporary: Path) -> Job:
     return Job(
         masks=config.masks,
         temporary=temporary,
-        model_size=model.size,
-        classes=model.classes,
+        model_size=session.signature.size,
+        classes=session.signature.classes,
         maker=maker,
-        provider="" if session is None else session.provider,
-        precision="" if session is None else session.precision,
+        provider=session.provider,
+        precision=session.precision,
         formats=config.extras,
         max_pixels=config.max_pixels,
         replace_any=config.overwrite,
@@ -127,10 +140,10 @@ def _job(
 def _work(
     config: BatchConfig,
     todo: list[Work],
-    session: Session | None,
+    session: Session,
     job: Job,
     report: Report,
-    books: _Books,
+    books: Books,
     progress: Progress | None,
 ) -> None:
     """Hand the work to the engine and count what comes back."""
@@ -147,116 +160,28 @@ def _work(
             progress.tick()
         return books.stopping
 
-    workers = min(config.workers or default_workers(job.provider), len(todo))
+    # Two to begin with, and more where the session waits for them.
+    most = min(config.workers or machine.usable_cores(), len(todo))
     with _signals(report):
-        engine = LocalEngine(session, job, workers)
+        engine = LocalEngine(
+            session, job, most if config.workers else min(2, most), config.read_timeout, most
+        )
         try:
             engine.run(iter(todo), on_outcome, books.count_batch, stopping)
         finally:
             engine.close()
             report.worker_restarts = engine.restarts
+            report.stages["infer"].busy_seconds = engine.cpu_seconds
             own = machine.peak_memory()
             report.peak_memory_bytes = None if own is None else own + engine.peak_memory
-            report.notes.extend([] if session is None else session.notes)
-
-
-class _Books:
-    """Counts outcomes as they come, and keeps the lists that go with them."""
-
-    def __init__(self, config: BatchConfig, report: Report, temporary: Path) -> None:
-        self.config = config
-        self.report = report
-        folder = config.reserved
-        self.failures = Rows(folder / "failures.csv", temporary, ("file", "reason"))
-        self.kept = Rows(folder / "kept.csv", temporary, ("mask",))
-        self.seconds = Seconds()
-        self.stats = config.stats or folder / "stats.json"
-
-    @property
-    def stopping(self) -> bool:
-        return self.report.stopped is not None
-
-    def take_over(self, plan: Plan) -> None:
-        """What was settled before the run goes into the lists, too."""
-        for name, reason in plan.failed:
-            self.failures.add(name, reason)
-        for name in plan.kept:
-            self.kept.add(name)
-
-    def count(self, outcome: Outcome) -> None:
-        report, counts = self.report, self.report.counts
-        if outcome.status == "done":
-            counts.done += 1
-            report.pixels += outcome.pixels
-            report.stages["read"].add(outcome.read_seconds, outcome.read_seconds)
-            report.stages["write"].add(outcome.write_seconds, outcome.write_seconds)
-            report.confidence.add(outcome.confidence)
-            report.uncertain.add(outcome.uncertain)
-            if "parquet" in self.config.tables:
-                took = outcome.read_seconds + outcome.infer_seconds + outcome.write_seconds
-                self.seconds.add(outcome.work.mask, took)
-            if report.first_mask_seconds is None:
-                report.first_mask_seconds = time.perf_counter() - report.started
-        elif outcome.status in ("derived", "kept"):
-            counts.skipped += 1
-            if outcome.status == "derived":
-                counts.derived += 1
-            if outcome.status == "kept" or outcome.work.by_person:
-                counts.kept += 1
-                self.kept.add(outcome.work.mask)
-        else:
-            counts.failed += 1
-            self.failures.add(outcome.work.name, outcome.problem or "")
-            if self.config.fail_fast and report.stopped is None:
-                report.stopped = "--fail-fast"
-
-    def count_batch(self, batch: Batch) -> None:
-        report = self.report
-        report.stages["infer"].add(batch.cpu_seconds, batch.wall_seconds)
-        report.infer_wall_seconds += batch.wall_seconds
-        report.ready_sum += batch.waiting
-        report.batches += 1
-
-    def close(self) -> None:
-        """Put the lists and the stats in place."""
-        self.report.wall_seconds = time.perf_counter() - self.report.started
-        try:
-            self.failures.close()
-            self.kept.close()
-            self.report.write_stats(self.stats)
-        except OSError as error:
-            raise PetsegError(
-                f"cannot write {error.filename or self.stats}: {error.strerror}; "
-                "the masks are in place"
-            ) from error
-
-
-@contextmanager
-def _books(config: BatchConfig, report: Report, temporary: Path) -> Iterator[_Books]:
-    """Books that are closed however the run ends."""
-    books = _Books(config, report, temporary)
-    try:
-        yield books
-    except BaseException as error:
-        report.stopped = report.stopped or "error"
-        report.notes.append(str(error) or type(error).__name__)
-        # What stopped the run, a full disk say, may stop the books as well; it comes first.
-        with contextlib.suppress(PetsegError):
-            books.close()
-        raise
-    books.close()
+            report.workers, report.batch_size = len(engine.pool.workers), engine.tuner.size
+            report.notes.extend(session.notes)
 
 
 def _count_plan(report: Report, plan: Plan) -> None:
     counts = report.counts
     counts.files, counts.ignored, counts.skipped = plan.files, plan.ignored, plan.skipped
     counts.kept, counts.failed = len(plan.kept), len(plan.failed)
-
-
-def default_workers(provider: str) -> int:
-    """On a GPU every core decodes and encodes; on the CPU the network needs them more."""
-    cores = machine.usable_cores()
-    return cores if provider == "cuda" else max(1, min(4, cores // 2))
 
 
 @contextmanager

@@ -14,6 +14,10 @@ from petseg.errors import ModelError, PetsegError
 from petseg.formats.catalog import INDEX, NAMES, PICTURES, TABLES
 from petseg.masks import RESERVED
 
+# Seconds.  What is slow, a photo of hundreds of megapixels or a disk that has to spin up, takes
+# less; what takes more will most likely never come.
+DEFAULT_READ_TIMEOUT = 60.0
+
 
 @dataclass(frozen=True)
 class BatchConfig:
@@ -23,7 +27,8 @@ class BatchConfig:
         images: a folder, a file, or a glob pattern.
         masks: the folder of masks.
         model: None takes `./model.onnx` if there is one, else the model in the package.
-        provider: "auto", "cuda" or "cpu".
+        provider: "auto", "cuda", "openvino" or "cpu".
+        precision: what the network is computed in, of `runtime.PRECISIONS`.
         batch_size: images at once; None for the provider's default.
         workers: processes that read and write; None for the provider's default.
         formats: of `catalog.NAMES`; "index" is always written.
@@ -32,6 +37,7 @@ class BatchConfig:
         list_file: paths below `images`, or one of Oxford's lists.
         limit: at most so many images.
         max_pixels: larger images are refused.
+        read_timeout: seconds after which a worker that is still at one image is given up.
         redo: make petseg's own masks again.
         overwrite: make everybody's masks again.
         fail_fast: stop at the first image that fails.
@@ -46,6 +52,7 @@ class BatchConfig:
     masks: Path
     model: Path | None = None
     provider: str = "auto"
+    precision: str = "auto"
     batch_size: int | None = None
     workers: int | None = None
     formats: tuple[str, ...] = (INDEX.name,)
@@ -54,6 +61,7 @@ class BatchConfig:
     list_file: Path | None = None
     limit: int | None = None
     max_pixels: int = imageio.DEFAULT_MAX_PIXELS
+    read_timeout: float = DEFAULT_READ_TIMEOUT
     redo: bool = False
     overwrite: bool = False
     fail_fast: bool = False
@@ -69,6 +77,8 @@ class BatchConfig:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if self.review_below is not None and not 0 <= self.review_below <= 1:
             raise ValueError(f"review_below must lie in 0..1, not {self.review_below}")
+        if self.read_timeout <= 0:
+            raise ValueError(f"read_timeout must be more than 0 seconds, not {self.read_timeout}")
         if unknown := set(self.formats) - set(NAMES):
             raise ValueError(f"formats are of {NAMES}, not {sorted(unknown)}")
 
@@ -81,6 +91,11 @@ class BatchConfig:
     def tables(self) -> tuple[str, ...]:
         """The formats that are one file for all masks."""
         return tuple(name for name in TABLES if name in self.formats)
+
+    @property
+    def stats_file(self) -> Path:
+        """Where the stats go."""
+        return self.stats or self.reserved / "stats.json"
 
     @property
     def reserved(self) -> Path:
@@ -120,9 +135,17 @@ def _check_folders(config: BatchConfig) -> None:
                 f"{base / RESERVED}: a folder of that name at the top of the input would meet "
                 f"{config.reserved}, where stats and other formats go; rename it"
             )
-    existing = next(folder for folder in (target, *target.parents) if folder.exists())
+    _check_writable(config.masks, target)
+    stats = config.stats_file.resolve()
+    _check_writable(config.stats_file, stats.parent)
+    if stats.is_dir():
+        raise PetsegError(f"{config.stats_file} is a folder, where the stats are to go; move it")
+
+
+def _check_writable(wanted: Path, folder: Path) -> None:
+    existing = next(above for above in (folder, *folder.parents) if above.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise PetsegError(f"{config.masks} is not writable: {existing} is not a folder to write in")
+        raise PetsegError(f"{wanted} is not writable: {existing} is not a folder to write in")
 
 
 def find_model(model: Path | None) -> tuple[Path, str]:

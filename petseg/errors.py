@@ -4,6 +4,16 @@ where, and what to do; `cli.common` turns them into one line and an exit code.
 
 from __future__ import annotations
 
+# Lines shown of a list that may be long.
+_SHOWN = 10
+
+
+def some(lines: list[str]) -> str:
+    """The first of these lines, and how many more there are, for a message."""
+    shown = "; ".join(lines[:_SHOWN])
+    more = len(lines) - _SHOWN
+    return f"{shown}; and {more} more" if more > 0 else shown
+
 
 class PetsegError(Exception):
     """The command cannot run, or must stop early (exit code 1)."""

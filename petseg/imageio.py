@@ -6,6 +6,7 @@ goes through simplejpeg, in half the time: both are libjpeg-turbo, and give the 
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import warnings
@@ -25,10 +26,16 @@ Pixels = NDArray[np.uint8]
 DECODER = "pillow"
 DEFAULT_MAX_PIXELS = 250_000_000
 
+# The most that a pixel takes in a format read here, uncompressed RGBA of 16 bits; and room for
+# metadata, thumbnails and more pages, which is large beside any that were meant well.
+_BYTES_A_PIXEL = 8
+_BYTES_BESIDE = 64 << 20
+
 # What counts as an image by its name.  Other files are looked at by their first bytes.
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif"}
     | {".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm"}
+    | {".heic", ".heif", ".hif"}
 )
 # Pillow reads many more, some by starting other programs (Ghostscript for PostScript, say).
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "PPM")
@@ -40,6 +47,10 @@ _MAGIC = (
     b"II*\x00",  # TIFF, both byte orders
     b"MM\x00*",
 )
+# What the first box of a file says that it is ("major brand": ISO/IEC 23008-12 for HEIF, the AV1
+# Image File Format for AVIF).
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_BRANDS = (b"avif", b"avis", *_HEIF_BRANDS)
 
 # What Pillow's decoders have been seen to raise on damaged data.
 _DECODER_ERRORS = (
@@ -50,8 +61,9 @@ _DECODER_ERRORS = (
     LookupError,
     TypeError,
     AttributeError,
+    AssertionError,
     ArithmeticError,
-    NotImplementedError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
@@ -84,8 +96,13 @@ def looks_like_image(name: str, head: bytes) -> bool:
         Path(name).suffix.lower() in SUFFIXES
         or head.startswith(_MAGIC)
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-        or head[4:12] == b"ftypavif"
+        or _brand(head) in _BRANDS
     )
+
+
+def max_bytes(max_pixels: int) -> int:
+    """The size of a file, in bytes, above which it is not worth reading for so many pixels."""
+    return _BYTES_A_PIXEL * max_pixels + _BYTES_BESIDE
 
 
 def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
@@ -132,7 +149,7 @@ def decode_reduced(
         # Pillow warns about damaged metadata; the pixels decide whether an image can be used.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
                 width, height = image.size
                 if width * height > max_pixels:
                     raise ImageError(
@@ -146,13 +163,39 @@ def decode_reduced(
                     height, width = pixels.shape[:2]
                 orientation = _orientation(image)
     except UnidentifiedImageError:
+        if _brand(data) in _HEIF_BRANDS and not _knows_heif():
+            raise ImageError(
+                "HEIF (HEIC) needs the package pillow-heif: pip install 'petseg[heif]'"
+            ) from None
         raise ImageError("not an image in a format that can be read") from None
     except _DECODER_ERRORS as error:
-        raise ImageError(f"damaged or truncated: {str(error) or type(error).__name__}") from error
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"damaged or truncated: {words}") from error
     except MemoryError as error:
         raise ImageError("too large for the memory that is left; lower --max-pixels") from error
     upright = np.ascontiguousarray(_UPRIGHT[orientation](pixels))
     return upright, (height, width) if orientation < _FIRST_LYING else (width, height)
+
+
+def _brand(head: bytes) -> bytes:
+    return head[8:12] if head[4:8] == b"ftyp" else b""
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    """What Pillow may take the file for."""
+    heif = _brand(data) in _HEIF_BRANDS and _knows_heif()
+    return (*_FORMATS, "HEIF") if heif else _FORMATS
+
+
+@functools.cache
+def _knows_heif() -> bool:
+    """Teach Pillow to read HEIF; False where the package that does is not installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _flawless_jpeg(data: bytes, image: Image.Image, side: int | None) -> Pixels | None:

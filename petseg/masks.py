@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from petseg import measures
 from petseg.classes import SegmentClass, values_to_ids
 from petseg.errors import ImageError
-from petseg.records import Box, MaskState, Record, judge
+from petseg.records import Box, MaskState, Record, judge, read_bytes
 
 # Everything in a folder of masks that is no mask lies below this name.
 RESERVED = "petseg"
@@ -128,7 +128,7 @@ def _read(
 ) -> MaskFile | None:
     try:
         written = path.stat().st_mtime_ns
-        data = path.read_bytes()
+        data = read_bytes(path)
         state, found = judge(data)
         record = found if state is MaskState.OURS else None
         ids = decode(data, table, path) if with_ids or record is None else None

@@ -7,26 +7,19 @@ mask, and what lies there already.  A run that must be refused is refused here, 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import stat
-import unicodedata
-from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from petseg import masks, steps
+from petseg import imageio, steps
+from petseg.collisions import refuse_collisions
 from petseg.engines.outcome import Work
-from petseg.errors import ImageError, PetsegError
+from petseg.errors import ImageError, PetsegError, some
 from petseg.formats.catalog import PICTURES
 from petseg.records import Maker, MaskState, Record, inspect
 from petseg.sources import Source
-
-# Lines shown of a list that may be long.
-_SHOWN = 10
 
 
 @dataclass
@@ -66,6 +59,8 @@ class Rules:
         redo: make petseg's own masks again.
         overwrite: make everybody's masks again.
         verify: compare the photo's content, not only its size and time.
+        max_pixels: of a photo; larger ones fail.
+        pattern: what the photos were found by: a glob may find masks as well.
     """
 
     folder: Path
@@ -74,6 +69,8 @@ class Rules:
     redo: bool
     overwrite: bool
     verify: bool
+    max_pixels: int = imageio.DEFAULT_MAX_PIXELS
+    pattern: str = ""
 
 
 def make_plan(sources: Iterable[Source], rules: Rules) -> Plan:
@@ -85,23 +82,19 @@ def make_plan(sources: Iterable[Source], rules: Rules) -> Plan:
     """
     plan = Plan()
     images: list[Source] = []
-    keys = array("Q")
     for source in sources:
         plan.files += 1
         if not source.is_image:
             plan.ignored += 1
             continue
         images.append(source)
-        keys.append(_key(steps.mask_name(source.name, rules.maker.names)))
     if not images:
         raise PetsegError(
             f"no images found among {plan.files} files"
             if plan.files
             else "no images found: the input is empty"
         )
-    folders = _folders(images)
-    _refuse_collisions(images, keys, folders, rules.maker.names)
-    _refuse_places(images, keys, folders, rules.folder)
+    refuse_collisions(images, rules.maker.names, rules.folder, rules.pattern)
     others: list[str] = []
     for source in images:
         if source.problem is not None:
@@ -111,7 +104,7 @@ def make_plan(sources: Iterable[Source], rules: Rules) -> Plan:
     if others:
         raise PetsegError(
             f"{len(others)} masks in {rules.folder} were made by another model or with other "
-            f"options: {_some(others)}; --redo makes petseg's own masks again, another folder "
+            f"options: {some(others)}; --redo makes petseg's own masks again, another folder "
             "keeps both"
         )
     return plan
@@ -123,6 +116,9 @@ def _place(source: Source, rules: Rules, plan: Plan, others: list[str]) -> None:
     work = Work(source.path, source.name, name)
     try:
         state, record = inspect(rules.folder / name)
+    except PermissionError as error:
+        plan.failed.append((source.name, f"its mask cannot be looked at: {error.strerror}"))
+        return
     except OSError as error:
         raise PetsegError(f"cannot read {rules.folder / name}: {error.strerror}") from error
     if state is MaskState.ABSENT:
@@ -149,7 +145,7 @@ def _place(source: Source, rules: Rules, plan: Plan, others: list[str]) -> None:
             return
         missing = _missing(name, rules)
         needed = any(PICTURES[chosen].needs_network for chosen in missing)
-        if needed or not _same_photo(source, record, rules.verify):
+        if needed or not _same_photo(source, record, rules):
             plan.todo.append(work)
             plan.redone += 1
         elif missing:
@@ -158,10 +154,11 @@ def _place(source: Source, rules: Rules, plan: Plan, others: list[str]) -> None:
             plan.skipped += 1
 
 
-def _same_photo(source: Source, record: Record, verify: bool) -> bool:
+def _same_photo(source: Source, record: Record, rules: Rules) -> bool:
     try:
-        if verify:
-            return steps.identify(source.path)[0].sha256 == record.image.sha256
+        if rules.verify:
+            identity, _ = steps.identify(source.path, rules.max_pixels)
+            return identity.sha256 == record.image.sha256
         status = os.stat(source.path)  # noqa: PTH116 - a Path for each of millions is slow
     except (OSError, ImageError):
         return False  # reading it will say why
@@ -207,93 +204,3 @@ def _difference(found: Maker, wanted: Maker) -> str:
         for field in Maker.__dataclass_fields__
         if getattr(found, field) != getattr(wanted, field)
     )
-
-
-def _key(mask: str) -> int:
-    """Eight bytes that are equal for names which some file system takes for one."""
-    return int.from_bytes(hashlib.blake2b(_folded(mask), digest_size=8).digest(), "little")
-
-
-def _folded(mask: str) -> bytes:
-    """File systems may ignore case and Unicode form; a mask must have its name on all of them."""
-    # The Unicode Standard, section 3.13, canonical caseless matching.
-    folded = unicodedata.normalize("NFD", mask).casefold()
-    return unicodedata.normalize("NFD", folded).encode("utf-8", "surrogateescape")
-
-
-def _folders(images: list[Source]) -> dict[str, int]:
-    """Every folder that masks will lie in, and its key."""
-    found: dict[str, int] = {}
-    for source in images:
-        folder = source.name.rpartition("/")[0]
-        while folder and folder not in found:
-            found[folder] = _key(folder)
-            folder = folder.rpartition("/")[0]
-    return found
-
-
-def _refuse_collisions(
-    images: list[Source], keys: array[int], folders: dict[str, int], names: str
-) -> None:
-    values, counts = np.unique(np.frombuffer(keys, np.uint64), return_counts=True)
-    # A mask may also meet a folder: x.jpg gives x.png, and so does x.png/ with an image in it.
-    taken = np.isin(values, np.array([*folders.values()], np.uint64))
-    suspects = set(values[(counts > 1) | taken].tolist())
-    if not suspects:
-        return
-    meeting: dict[bytes, list[str]] = {}
-    for source, key in zip(images, keys, strict=True):
-        if key in suspects:
-            folded = _folded(steps.mask_name(source.name, names))
-            meeting.setdefault(folded, []).append(source.name)
-    for folder, key in folders.items():
-        if key in suspects:
-            meeting.setdefault(_folded(folder), []).append(f"{folder}/")
-    groups = [group for group in meeting.values() if len(group) > 1]
-    if not groups:
-        return  # two names with one hash
-    helps = names == "stem" and all(
-        len({_folded(steps.mask_name(name, "full")) for name in group}) == len(group)
-        for group in groups
-    )
-    raise PetsegError(
-        f"{len(groups)} mask names are claimed more than once: "
-        + _some([" and ".join(group) for group in groups])
-        + ("; --names full gives x.jpg.png" if helps else "; rename them")
-    )
-
-
-def _refuse_places(
-    images: list[Source], keys: array[int], folders: dict[str, int], target: Path
-) -> None:
-    """Refuse photos where masks go, whatever glob, list or link led there."""
-    reserved = [folder for folder in folders if _folded(folder) == _folded(masks.RESERVED)]
-    if reserved:
-        raise PetsegError(
-            f"the input has a folder {reserved[0]}/, which would meet {target / masks.RESERVED}, "
-            "where stats and other formats go; rename it"
-        )
-    home = os.path.join(os.path.realpath(target), "")  # noqa: PTH118 - a Path for each is slow
-    folder = real = None
-    inside: list[tuple[Source, int]] = []
-    for source in images:
-        if os.path.dirname(source.path) != folder:  # noqa: PTH120 - as above
-            folder = os.path.dirname(source.path)  # noqa: PTH120 - as above
-            real = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118 - as above
-        assert real is not None
-        if real.startswith(home):
-            file = os.path.basename(source.path)  # noqa: PTH119 - as above
-            inside.append((source, _key(f"{real[len(home) :]}{file}")))
-    places = set(keys) if inside else set()
-    meeting = [source.path for source, key in inside if key in places]
-    if meeting:
-        raise PetsegError(
-            f"{len(meeting)} images lie in {target}, where masks of that name are to go: "
-            f"{_some(meeting)}; choose another folder for the masks"
-        )
-
-
-def _some(lines: list[str]) -> str:
-    shown = "; ".join(lines[:_SHOWN])
-    more = len(lines) - _SHOWN
-    return f"{shown}; and {more} more" if more > 0 else shown

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,27 @@ def encode(pixels: NDArray[np.uint8]) -> bytes:
             chunk(b"IEND", b""),
         )
     )
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """The chunks of a PNG, kind and data each, up to one that is cut off or damaged.
+
+    None where it is no PNG.
+    """
+    if not data.startswith(SIGNATURE):
+        return
+    view = memoryview(data)
+    position = len(SIGNATURE)
+    while position + CHUNK_HEAD.size <= len(data):
+        length, kind = CHUNK_HEAD.unpack_from(data, position)
+        start = position + CHUNK_HEAD.size
+        end = start + length
+        if end + CHUNK_END.size > len(data):
+            return
+        if CHUNK_END.unpack_from(data, end)[0] != zlib.crc32(view[position + 4 : end]):
+            return
+        yield kind, view[start:end]
+        position = end + CHUNK_END.size
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import os
 import zlib
 from dataclasses import dataclass
 from enum import Enum
@@ -20,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petseg.errors import ImageError
-from petseg.png import CHUNK_END, CHUNK_HEAD, HEADER_BYTES, SIGNATURE, chunk
+from petseg.files import open_regular
+from petseg.png import HEADER_BYTES, SIGNATURE, chunk, chunks
 
 KEYWORD = b"petseg"
 # 2: the photo's name and size, the foreground's box, the share of uncertain pixels.
@@ -28,6 +30,9 @@ RECORD_VERSION = 2
 
 # Far above any record petseg writes.
 _MAX_RECORD_BYTES = 65536
+# Far above any mask petseg writes: a byte a pixel before it is packed, and photos have no more
+# than `--max-pixels`, 250 million unless told.
+_MAX_MASK_BYTES = 1 << 31
 # Where a mask's text chunk says what it is, behind the PNG's signature, its header and a length.
 _KIND = slice(37, 48)
 
@@ -171,7 +176,10 @@ def data_crc32(png: bytes) -> int:
     Raises:
         ValueError: not a PNG, or not whole.
     """
-    return _walk(png).data_crc32
+    found = _walk(png)
+    if not found.whole:
+        raise ValueError("not a whole PNG")
+    return found.data_crc32
 
 
 def hash_pixels(values: NDArray[np.uint8]) -> str:
@@ -183,34 +191,56 @@ def inspect(path: Path) -> tuple[MaskState, Record | None]:
     """Tell what lies at a mask's place, and its record where there is one of this version.
 
     Raises:
-        OSError: the file is there and cannot be read.
+        OSError: its folder may not be looked into.
     """
     try:
-        return judge(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        # A link that points nowhere is somebody's, whatever it was meant for.
-        return (MaskState.FOREIGN if path.is_symlink() else MaskState.ABSENT), None
-    except IsADirectoryError:
-        return MaskState.FOREIGN, None
+        return judge(read_bytes(path))
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return MaskState.ABSENT, None  # writing it will fail, and say so
+        # What is there and cannot be read is somebody's: a folder, a link that points nowhere, a
+        # mask that only its owner may read.
+        if _is_there(path):
+            return MaskState.FOREIGN, None
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return MaskState.ABSENT, None
         raise
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of what may be a mask.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger than any mask of petseg's.
+    """
+    with open_regular(path) as file:
+        data = file.read(_MAX_MASK_BYTES + 1)
+    if len(data) > _MAX_MASK_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return data
 
 
 def judge(data: bytes) -> tuple[MaskState, Record | None]:
     """`inspect` for the bytes of a file."""
-    chunks = _walk(data, strict=False)
-    seal = chunks.seal
+    found = _walk(data)
+    seal = found.seal
     if seal is None:
-        begun = not chunks.whole and _begins_as_ours(data)
+        begun = not found.whole and _begins_as_ours(data)
         return (MaskState.CUT if begun else MaskState.FOREIGN), None
-    if not chunks.whole:
+    if not found.whole:
         return MaskState.CUT, seal.record
     # Another program may have packed the same pixels anew.
-    if chunks.data_crc32 == seal.data_crc32 or _decoded_hash(data) == seal.pixels_sha256:
+    if found.data_crc32 == seal.data_crc32 or _decoded_hash(data) == seal.pixels_sha256:
         return (MaskState.OTHER if seal.record is None else MaskState.OURS), seal.record
     return MaskState.FOREIGN, seal.record
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
 
 
 def _begins_as_ours(data: bytes) -> bool:
@@ -242,33 +272,17 @@ class _Chunks:
     whole: bool = False
 
 
-def _walk(data: bytes, strict: bool = True) -> _Chunks:
+def _walk(data: bytes) -> _Chunks:
     """Read a PNG's chunks: our record, a checksum of the pixel data, and whether it is whole."""
     found = _Chunks()
-    if not data.startswith(SIGNATURE):
-        if strict:
-            raise ValueError("not a PNG")
-        return found
-    view = memoryview(data)
-    position = len(SIGNATURE)
-    while position + CHUNK_HEAD.size <= len(data):
-        length, kind = CHUNK_HEAD.unpack_from(data, position)
-        start = position + CHUNK_HEAD.size
-        end = start + length
-        if end + CHUNK_END.size > len(data):
-            break
-        if CHUNK_END.unpack_from(data, end)[0] != zlib.crc32(view[position + 4 : end]):
-            break
+    for kind, content in chunks(data):
         if kind == b"IDAT":
-            found.data_crc32 = zlib.crc32(view[start:end], found.data_crc32)
-        elif kind == b"tEXt" and length <= _MAX_RECORD_BYTES:
-            found.seal = _seal(bytes(view[start:end])) or found.seal
+            found.data_crc32 = zlib.crc32(content, found.data_crc32)
+        elif kind == b"tEXt" and len(content) <= _MAX_RECORD_BYTES:
+            found.seal = _seal(bytes(content)) or found.seal
         elif kind == b"IEND":
             found.whole = True
             break
-        position = end + CHUNK_END.size
-    if strict and not found.whole:
-        raise ValueError("a truncated PNG")
     return found
 
 

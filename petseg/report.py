@@ -62,9 +62,8 @@ class Stage:
         default_factory=lambda: np.zeros(len(_EDGES) + 1, np.int64)
     )
 
-    def add(self, cpu_seconds: float, seconds: float) -> None:
-        """Count one item: its processor time, and the time that percentiles are of."""
-        self.busy_seconds += cpu_seconds
+    def add(self, seconds: float) -> None:
+        """Count one item by its seconds, for the percentiles."""
         self.bins[np.searchsorted(_EDGES, seconds)] += 1
 
     def percentile(self, share: float) -> float | None:
@@ -112,7 +111,7 @@ class Report:
         options: of the run, for people.
         model, provider, precision, device: what really ran.
         stages: "read", "infer" (a batch is one item) and "write".
-        infer_wall_seconds: how long the session ran.
+        infer_wall_seconds: how long the session ran, as if with all its streams at once.
         pixels: of all photos done.
         confidence, uncertain: of all masks done (see `measures.certainty`).
         started: `time.perf_counter()` when the run began.
@@ -122,6 +121,7 @@ class Report:
         ready_sum, batches: images that waited for the session beyond each batch, and batches.
         peak_memory_bytes: the sum over this process and its workers of each one's largest; None
             where it cannot be known.
+        workers, batch_size: at the end of the run; found on the way where they were not given.
         worker_restarts: worker processes that died and were replaced.
         stopped: None, or why the run ended early: "SIGINT", "SIGTERM", "--fail-fast" or "error".
         notes: what happened that the user should know.
@@ -148,6 +148,8 @@ class Report:
     ready_sum: int = 0
     batches: int = 0
     peak_memory_bytes: int | None = None
+    workers: int = 0
+    batch_size: int = 0
     worker_restarts: int = 0
     stopped: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -231,6 +233,8 @@ class Report:
                 **machine.package_versions("petseg", "numpy", "pillow", *ONNXRUNTIME_PACKAGES),
             },
             "model": self.model,
+            "workers": self.workers,
+            "batch_size": self.batch_size,
             "worker_restarts": self.worker_restarts,
             "notes": self.notes,
             "options": self.options,
@@ -250,7 +254,8 @@ class Report:
         if counts.done:
             lines.append(
                 f"{self.images_per_second:.1f} images/s on {self.provider} ({self.precision}), "
-                f"{self.wall_seconds:.1f} s in all; held back by: {self.bottleneck}"
+                f"{self.wall_seconds:.1f} s in all; held back by: {self.bottleneck} "
+                f"(batches of {self.batch_size}, {self.workers} workers)"
             )
         return "\n".join(lines + self.notes)
 

@@ -2,23 +2,25 @@
 
 `config.json` (what is computed, where from), `split.json` (on which images), `history.csv` (a row
 an epoch), `checkpoint-NNNN.keras` (to go on from; removed at the end), `model.keras`,
-`curves.png`, `predictions.png`, and last `metrics.json`: a run that has it is finished.
+`curves.png`, `predictions.png`, and last `metrics.json`: a run that has it is finished.  `.lock` is
+locked as long as a process is at work on it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from petseg.dataset import Split, hash_names
 from petseg.errors import DatasetError
+from petseg.locks import lock
 from petseg.recipes import TrainConfig
 from petseg.temporary import PARTIAL, replacing
 
@@ -174,15 +176,18 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process out of the folder; the lock goes with the process.
+        """Keep every other process out of the folder, which is made if it is not there.
+
+        The lock goes with the process.  Where there are no locks, nobody is kept out.
 
         Raises:
             DatasetError: another process is at work on the run.
         """
-        with self.config_file.open() as file:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("ab") as file:
             try:
-                _lock(file)
-            except OSError as error:
+                lock(file)
+            except BlockingIOError as error:
                 raise DatasetError(
                     f"another process is training in {self.path}; wait for it, or stop it first"
                 ) from error
@@ -192,6 +197,20 @@ class RunFolder:
         for path in self.path.glob("checkpoint-*.keras"):
             if path != keep:
                 path.unlink()
+
+
+def fresh_folder(runs: Path, name: str) -> Path:
+    """Make a folder in `runs` that nobody else has: `name`, or `name-2` where that is taken.
+
+    Runs that begin in one second would otherwise share a folder that is named by the time.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    while True:
+        folder = runs / next(names)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
 
 
 def newest_unfinished(runs: Path) -> RunFolder:
@@ -220,11 +239,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DatasetError(f"{path} holds no JSON object")
     return values
-
-
-def _lock(file: IO[str]) -> None:
-    """Take the file's lock or raise OSError.  Windows has no fcntl and goes without."""
-    if sys.platform != "win32":
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

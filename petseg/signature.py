@@ -11,14 +11,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from petseg.classes import SegmentClass
 from petseg.errors import ModelError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = "petseg.signature"
 INPUT, MASK, PROBABILITIES = "images", "mask", "probabilities"
 
@@ -42,15 +42,20 @@ class Signature:
         size: S, the side of the input, pixels.
         filters: channels of the five encoder blocks.
         classes: the C classes in the order of their ids.
-        precision: "float32" or "float16": how the weights are stored.
+        precision: "float32", "float16" or "int8": how the weights are stored.
         resize_filter: the filter the photo is brought to S x S with.
         decoder: the library that decoded the training images.
-        layers: layer path to the names of its kernel and bias initialisers in the graph.
+        layers: layer path to the names of its kernel and bias initialisers in the graph.  In an
+            int8 file these are rounded, and the paths those of the graph's own convolutions.
         recipe: the training configuration.
-        split_hash: SHA-256 of the names trained on ("train") and validated on ("validation").
+        split_hash: SHA-256 of the names trained on ("train"), validated on ("validation") and, in
+            an int8 file, calibrated on ("calibration").
         metrics: figures on the validation part, with the precision they were measured at.
         versions: the libraries that made the file.
         graph_hash: SHA-256 of the serialised graph, weights included, metadata not.
+        parity: how close petseg-export found the file to the Keras network in float32: "images"
+            compared, largest "probability_difference" of 255, share of "equal_pixels", and
+            "mean_iou" of both, Keras first, or None; empty where it is not known.
     """
 
     size: int
@@ -65,6 +70,21 @@ class Signature:
     metrics: dict[str, Any]
     versions: dict[str, str]
     graph_hash: str
+    parity: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def accuracy_cost(self) -> str | None:
+        """What the file's rounding was measured to cost, for people; None where it is not known."""
+        if not self.parity:
+            return None
+        changed = f"{1 - self.parity['equal_pixels']:.2%} of mask pixels differ from float32"
+        if self.parity["mean_iou"] is None:
+            return f"{changed} ({self.parity['images']} photos, when it was made)"
+        full, own = self.parity["mean_iou"]
+        return (
+            f"{changed}, mIoU {100 * (own - full):+.2f} points ({self.parity['images']} photos, "
+            "when it was made)"
+        )
 
     def to_json(self) -> str:
         return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)})

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from petseg import imageio
 from petseg.errors import PetsegError
+from petseg.files import open_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,35 @@ def root(images: str) -> Path:
     return path.parent
 
 
+def would_find(images: str, folder: Path, names: Iterable[str]) -> str | None:
+    """The first of the files `names` below `folder` that `images`, a glob, finds once it is there.
+
+    None where it finds none of them, and where `images` is a folder or a file.
+    """
+    if Path(images).exists() or not glob.has_magic(images):
+        return None
+    base = root(images)
+    try:
+        above = folder.resolve().relative_to(base.resolve()).parts
+    except ValueError:
+        return None
+    pattern = Path(images).parts[len(base.parts) :]
+    return next((name for name in names if _matches(pattern, (*above, *name.split("/")))), None)
+
+
+def _matches(pattern: tuple[str, ...], names: tuple[str, ...]) -> bool:
+    """The rules of `glob.glob(recursive=True)`: hidden names are found by a dot alone."""
+    if not pattern or not names:
+        return pattern in ((), ("**",)) and not names
+    part, rest = pattern[0], pattern[1:]
+    hidden = names[0].startswith(".") and not part.startswith(".")
+    if part == "**" and _matches(rest, names):
+        return True
+    if hidden or not (part == "**" or fnmatch.fnmatchcase(names[0], part)):
+        return False
+    return _matches(pattern if part == "**" else rest, names[1:])
+
+
 def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Source]:
     try:
         status = os.stat(folder)  # noqa: PTH116 - a Path for each of millions is slow
@@ -99,7 +130,7 @@ def _source(path: str, name: str) -> Source:
         if not stat.S_ISREG(mode):
             return Source(path, name, claims, "not a regular file")
         if not claims:
-            with open(path, "rb") as file:  # noqa: PTH123 - as above
+            with open_regular(path) as file:
                 claims = imageio.looks_like_image(name, file.read(16))
     except FileNotFoundError:
         link = os.path.islink(path)  # noqa: PTH114 - as above

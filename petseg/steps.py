@@ -10,7 +10,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from petseg import imageio, masks, measures, records, transforms
 from petseg.classes import SegmentClass, values_to_ids
 from petseg.errors import ImageError, PetsegError
+from petseg.files import open_regular
 from petseg.formats import index
 from petseg.formats.catalog import INDEX, PICTURES, Picture
 from petseg.formats.segmented import Segmented
@@ -25,7 +26,7 @@ from petseg.records import ImageIdentity, Maker, MaskState, Record
 
 if TYPE_CHECKING:
     # Workers read and write; they have no use for onnxruntime.
-    from petseg.runtime import Session
+    from petseg.runtime import Stream
 
 
 @dataclass(frozen=True)
@@ -56,43 +57,61 @@ class Job:
     replace_any: bool
 
 
-@dataclass(frozen=True)
-class Photo:
+class Photo(NamedTuple):
     """What `write` has to know of a photo whose pixels are gone.
 
     Attributes:
         path: where it lies.
         height, width: upright, pixels.
-        identity: for the record.
+        size, mtime_ns, sha256: of the file, as in `records.ImageIdentity`.
     """
 
     path: str
     height: int
     width: int
-    identity: ImageIdentity
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @property
+    def identity(self) -> ImageIdentity:
+        """For the record."""
+        name = os.path.basename(self.path)  # noqa: PTH119 - a Path for each of millions is slow
+        return ImageIdentity(name, self.size, self.mtime_ns, self.sha256)
 
 
 class MaskKeptError(PetsegError):
     """Somebody's mask appeared at this place after the run was planned; it was left alone."""
 
 
-def identify(path: str) -> tuple[ImageIdentity, bytes]:
+def identify(path: str, max_pixels: int) -> tuple[ImageIdentity, bytes]:
     """A photo's identity and its bytes.
 
+    Args:
+        path: the photo.
+        max_pixels: a file too large for any image of so many pixels is not read.
+
     Raises:
-        ImageError: it cannot be read, or is being written to.
+        ImageError: it cannot be read, is too large, or is being written to.
     """
+    limit = imageio.max_bytes(max_pixels)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a Path for each of millions is slow
-            data = file.read()
+        with open_regular(path) as file:
+            before = os.fstat(file.fileno())
+            if before.st_size > limit:
+                raise ImageError(
+                    f"the file is {before.st_size} bytes, over the limit of {limit} for images of "
+                    f"{max_pixels} pixels; raise --max-pixels if the file can be trusted"
+                )
+            data = file.read(before.st_size + 1)
             status = os.fstat(file.fileno())
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
-    if status.st_size != len(data):
+    was, size = before.st_mtime_ns, len(data)
+    if not size == status.st_size == before.st_size or was != status.st_mtime_ns:
         raise ImageError("the file changed while it was read")
     name = os.path.basename(path)  # noqa: PTH119 - as above
-    digest = hashlib.sha256(data).hexdigest()
-    return ImageIdentity(name, len(data), status.st_mtime_ns, digest), data
+    return ImageIdentity(name, size, was, hashlib.sha256(data).hexdigest()), data
 
 
 def read(path: str, job: Job, pixels: NDArray[np.uint8]) -> Photo:
@@ -106,15 +125,15 @@ def read(path: str, job: Job, pixels: NDArray[np.uint8]) -> Photo:
     Raises:
         ImageError: the photo cannot be read.
     """
-    identity, data = identify(path)
+    identity, data = identify(path, job.max_pixels)
     image, (height, width) = imageio.decode_reduced(data, job.model_size, job.max_pixels)
     pixels[:] = transforms.to_model(image, job.model_size)
-    return Photo(path, height, width, identity)
+    return Photo(path, height, width, identity.size, identity.mtime_ns, identity.sha256)
 
 
-def infer(session: Session, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def infer(stream: Stream, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A batch through the network: uint8 RGB (N, S, S, 3) to probabilities uint8 (N, C, S, S)."""
-    return session.run(images)
+    return stream.run(images)
 
 
 def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -> Record:
@@ -184,7 +203,7 @@ def derive(name: str, path: str, formats: tuple[str, ...], job: Job) -> None:
     """
     target = job.masks / name
     try:
-        data = target.read_bytes()
+        data = records.read_bytes(target)
     except OSError as error:
         raise ImageError(f"its mask cannot be read: {error.strerror}") from error
     try:
@@ -193,7 +212,7 @@ def derive(name: str, path: str, formats: tuple[str, ...], job: Job) -> None:
         raise MaskKeptError(str(error)) from error
     pixels = None
     if any(PICTURES[chosen].needs_photo for chosen in formats):
-        pixels = _decode(identify(path)[1], job)
+        pixels = _decode(identify(path, job.max_pixels)[1], job)
         if pixels.shape[:2] != ids.shape:
             raise ImageError(
                 f"its mask {target} is {ids.shape[1]}x{ids.shape[0]} pixels, the photo "
@@ -213,8 +232,8 @@ def _pixels(photo: Photo, job: Job, formats: tuple[str, ...]) -> NDArray[np.uint
     """
     if not any(PICTURES[chosen].needs_photo for chosen in formats):
         return None
-    identity, data = identify(photo.path)
-    if identity.sha256 != photo.identity.sha256:
+    identity, data = identify(photo.path, job.max_pixels)
+    if identity.sha256 != photo.sha256:
         raise ImageError("the file changed while its mask was made")
     return _decode(data, job)
 

@@ -48,9 +48,8 @@ class TrainResult:
 def fit(config: TrainConfig, data: Path, run_dir: Path) -> TrainResult:
     """Train as `config` says.  The same call goes on with a run that was cut off.
 
-    A run resumed on the same machine ends as it would have, had it not been cut off: weights and
-    optimiser come back from the last epoch's checkpoint, and order and augmentation follow from
-    seed and epoch alone.
+    A run resumed on the same machine ends as if it had not been cut off: weights and optimiser come
+    back from the last epoch's checkpoint, order and augmentation follow from seed and epoch.
 
     Args:
         config: the run; that of the folder, if it holds one already.
@@ -62,15 +61,16 @@ def fit(config: TrainConfig, data: Path, run_dir: Path) -> TrainResult:
             run or a finished one, or another process is at work in it.
     """
     folder = RunFolder(run_dir)
-    if not folder.begun:
-        split = _split(config, data)
+    split = None if folder.begun else _split(config, data)
+    if split is not None:
         weights.check(config.encoder_weights, config.init)
-        folder.begin(config, split, data)
-    elif folder.finished:
-        raise DatasetError(f"the run is finished; petseg-export model.onnx --from {run_dir}")
-    elif folder.config() != config:
-        raise DatasetError(f"{run_dir} holds a run with other options; choose another folder")
     with folder.locked():
+        if split is not None and not folder.begun:
+            folder.begin(config, split, data)
+        elif folder.finished:
+            raise DatasetError(f"the run is finished; petseg-export model.onnx --from {run_dir}")
+        elif folder.config() != config:
+            raise DatasetError(f"{run_dir} holds a run with other options; choose another folder")
         folder.sweep()
         try:
             return _Run(config, folder, data).go()

@@ -199,10 +199,16 @@ def read_onnx(path: Path) -> tuple[Signature, dict[str, list[NDArray[np.float32]
         axes; float16 weights come as the same values in float32.
 
     Raises:
-        ModelError: no petseg file, damaged, or of a newer format.
+        ModelError: no petseg file, damaged, of a newer format, or an int8 file: the weights it
+            was made from cannot be had back from it.
         MissingPackageError: onnx is not installed.
     """
     about = signature.read(path)
+    if about.precision == "int8":
+        raise ModelError(
+            f"{path} holds weights rounded to int8, from which the network cannot be rebuilt; "
+            "expected a float32 or float16 file: give the one it was made from"
+        )
     try:
         import onnx
     except ModuleNotFoundError as error:

@@ -32,6 +32,8 @@ from petseg.steps import Job
 Pixels = NDArray[np.uint8]
 
 COMMAND = ("-c", "from petseg.cli.batch import main; main()")
+# What the masks of the tests are compared with; a --provider among the arguments comes later.
+PROVIDER = ("--provider", "cpu")
 
 
 def picture(seed: int, height: int = 96, width: int = 128) -> Pixels:
@@ -142,7 +144,7 @@ class Result:
 
 def invoke(*arguments: str | Path) -> Result:
     """petseg-batch in this process, which is quicker than a new one."""
-    found = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    found = CliRunner().invoke(main, [*PROVIDER, *map(str, arguments)])
     if found.exception is not None and not isinstance(found.exception, SystemExit):
         raise found.exception
     return Result(found.exit_code, found.stdout, found.stderr)
@@ -151,7 +153,10 @@ def invoke(*arguments: str | Path) -> Result:
 def command(*arguments: str | Path, python: str = sys.executable, **options: Any) -> Result:
     """petseg-batch as a process of its own."""
     done = subprocess.run(
-        [python, *COMMAND, *map(os.fspath, arguments)], capture_output=True, timeout=120, **options
+        [python, *COMMAND, *PROVIDER, *map(os.fspath, arguments)],
+        capture_output=True,
+        timeout=120,
+        **options,
     )
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 

@@ -1,7 +1,10 @@
-"""What the tests share: one small model file, exported once a session."""
+"""What the tests share: one small model file, exported once a session, and folders."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,15 @@ def tiny_model(tiny_keras: Path) -> Path:
     path = tiny_keras.with_name("tiny.onnx")
     export(tiny_keras, path)
     return path
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own are for one."""
+    folder = Path(tempfile.mkdtemp(prefix="petseg-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,37 +1,18 @@
-"""What petseg-batch makes of every kind of input: done, ignored, failed, or refused as a whole."""
+"""What petseg-batch refuses as a whole, with nothing done: folders, names and models."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
-import os
 import shutil
-import subprocess
-import sys
-import sysconfig
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import pytest
-from batching import (
-    Pixels,
-    assert_masks,
-    command,
-    expected_mask,
-    invoke,
-    picture,
-    read_mask,
-    tree,
-)
+from batching import assert_masks, invoke, picture, tree
+from nobody import as_nobody, give
 from onnx import TensorProto, helper
 from PIL import Image
 
-import petseg
 from petseg import signature
 
 GOOD = {"good/first.png": picture(101), "good/second.png": picture(102, 70, 50)}
@@ -39,275 +20,12 @@ GOOD = {"good/first.png": picture(101), "good/second.png": picture(102, 70, 50)}
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder of photos that must come through, whatever lies beside them."""
+    """A folder of good photos."""
     folder = tmp_path / "images"
     (folder / "good").mkdir(parents=True)
     for name, pixels in GOOD.items():
         Image.fromarray(pixels).save(folder / name)
     return folder
-
-
-def failures(masks: Path) -> list[list[str]]:
-    path = masks / "petseg" / "failures.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        header, *rows = csv.reader(file)
-    assert header == ["file", "reason"]
-    return rows
-
-
-# --- done -----------------------------------------------------------------------------------------
-
-
-def cmyk(path: Path) -> Pixels:
-    Image.fromarray(picture(1)).convert("CMYK").save(path, quality=95)
-    with Image.open(path) as image:
-        assert image.mode == "CMYK"
-        return np.array(image.convert("RGB"))
-
-
-def greyscale(path: Path) -> Pixels:
-    grey = picture(2)[..., 0]
-    Image.fromarray(grey).save(path)
-    return np.stack([grey] * 3, axis=-1)
-
-
-def sixteen_bit(path: Path) -> Pixels:
-    grey = picture(3)[..., 1]
-    Image.fromarray(grey.astype(np.uint16) * 257).save(path)
-    with Image.open(path) as image:
-        assert image.mode == "I;16"
-    return np.stack([grey] * 3, axis=-1)
-
-
-def palette(path: Path) -> Pixels:
-    image = Image.fromarray(picture(4)).quantize(64)
-    image.save(path)
-    return np.array(image.convert("RGB"))
-
-
-def alpha(path: Path) -> Pixels:
-    pixels = picture(5)
-    opaque = np.zeros(pixels.shape[:2], np.uint8)
-    opaque[20:70, 30:] = 255
-    Image.fromarray(np.dstack([pixels, opaque])).save(path)
-    return np.where(opaque[..., None] == 255, pixels, np.uint8(255))
-
-
-def animation(path: Path) -> Pixels:
-    first, *others = (Image.fromarray(picture(seed)).quantize(64) for seed in (6, 7, 8))
-    first.save(path, save_all=True, append_images=others, duration=100)
-    with Image.open(path) as image:
-        assert image.n_frames == 3
-        return np.array(image.convert("RGB"))
-
-
-def rotated(path: Path) -> Pixels:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera lay on its side: a quarter turn clockwise makes it upright
-    Image.fromarray(picture(9, 60, 110)).save(path, exif=exif, quality=95)
-    with Image.open(path) as image:
-        return np.rot90(np.array(image), -1).copy()
-
-
-def one_pixel(path: Path) -> Pixels:
-    pixels = np.array([[[200, 30, 90]]], np.uint8)
-    Image.fromarray(pixels).save(path)
-    return pixels
-
-
-def very_wide(path: Path) -> Pixels:
-    pixels = picture(10, 10, 20000)
-    Image.fromarray(pixels).save(path)
-    return pixels
-
-
-def png_named_jpg(path: Path) -> Pixels:
-    Image.fromarray(picture(11)).save(path, "PNG")
-    return picture(11)
-
-
-@pytest.mark.parametrize(
-    ("name", "make"),
-    [
-        ("cmyk.jpg", cmyk),
-        ("grey.png", greyscale),
-        ("sixteen.png", sixteen_bit),
-        ("sixteen.tif", sixteen_bit),
-        ("palette.png", palette),
-        ("alpha.png", alpha),
-        ("animation.gif", animation),
-        ("rotated.jpg", rotated),
-        ("one-pixel.png", one_pixel),
-        ("wide.png", very_wide),
-        ("really-a-png.jpg", png_named_jpg),
-    ],
-)
-def test_done(
-    name: str, make: Callable[[Path], Pixels], tiny_model: Path, images: Path, tmp_path: Path
-) -> None:
-    pixels = make(images / name)
-    masks = tmp_path / "masks"
-    found = invoke(images, masks, "--model", tiny_model, "--json")
-    assert found.code == 0, found.err
-    assert found.counts["done"] == found.counts["files"] == 3
-    assert "3 files: 3 done, 0 skipped, 0 failed, 0 ignored, 0 left" in found.err
-    assert failures(masks) == []
-    mask = read_mask((masks / name).with_suffix(".png"))
-    assert mask.shape == pixels.shape[:2]
-    np.testing.assert_array_equal(mask, expected_mask(tiny_model, pixels))
-    if mask.size > 1:
-        assert np.bincount(mask.ravel(), minlength=4)[1:].min() > 0
-    assert_masks(tiny_model, masks, GOOD)
-
-
-# --- ignored, walked ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["notes.txt", ".DS_Store"])
-def test_ignored(name: str, tiny_model: Path, images: Path, tmp_path: Path) -> None:
-    (images / name).write_bytes(b"\x00\x00\x00\x01Bud1" if name == ".DS_Store" else b"buy milk\n")
-    found = invoke(images, tmp_path / "masks", "--model", tiny_model, "--json")
-    assert found.code == 0, found.err
-    assert found.counts | {"done": 2, "ignored": 1} == found.counts
-    assert "2 done, 0 skipped, 0 failed, 1 ignored" in found.err
-    assert failures(tmp_path / "masks") == []
-    assert_masks(tiny_model, tmp_path / "masks", GOOD)
-
-
-def test_a_folder_named_like_an_image_is_walked(
-    tiny_model: Path, images: Path, tmp_path: Path
-) -> None:
-    (images / "x.jpg").mkdir()
-    Image.fromarray(picture(12)).save(images / "x.jpg" / "inner.png")
-    found = invoke(images, tmp_path / "masks", "--model", tiny_model, "--json")
-    assert found.code == 0, found.err
-    assert found.counts["done"] == found.counts["files"] == 3
-    assert "3 files: 3 done" in found.err
-    assert_masks(tiny_model, tmp_path / "masks", {**GOOD, "x.jpg/inner.png": picture(12)})
-
-
-# --- failed ---------------------------------------------------------------------------------------
-
-
-def encoded(kind: str, height: int = 90, width: int = 120) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture(13, height, width)).save(buffer, kind)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "words"),
-    [
-        ("empty.jpg", b"", "the file is empty (0 bytes)"),
-        ("cut.jpg", encoded("JPEG")[:-400], "truncated"),
-        ("cut-early.jpg", encoded("JPEG")[:30], "damaged or truncated"),
-        ("cut.png", encoded("PNG")[:-400], "truncated"),
-        ("cut-early.png", encoded("PNG")[:200], "damaged or truncated"),
-        ("head.png", encoded("PNG")[:30], "not an image in a format that can be read"),
-        ("text.jpg", b"no picture at all\n" * 40, "not an image in a format that can be read"),
-        (
-            "large.png",
-            encoded("PNG", 200, 130),
-            "130x200 is 26000 pixels, over the limit of 20000; raise --max-pixels",
-        ),
-        ("link.jpg", None, "a broken link"),
-    ],
-)
-def test_failed(
-    name: str, data: bytes | None, words: str, tiny_model: Path, images: Path, tmp_path: Path
-) -> None:
-    if data is None:
-        (images / name).symlink_to("gone.jpg")
-    else:
-        (images / name).write_bytes(data)
-    masks = tmp_path / "masks"
-    arguments = (images, masks, "--model", tiny_model, "--max-pixels", "20000", "--json")
-    found = invoke(*arguments)
-    assert found.code == 3, found.err
-    assert found.counts | {"done": 2, "failed": 1, "files": 3} == found.counts
-    assert "3 files: 2 done, 0 skipped, 1 failed, 0 ignored, 0 left" in found.err
-    ((file, reason),) = failures(masks)
-    assert file == name
-    assert words in reason
-    if name != "link.jpg":  # that one was known before the work began
-        assert f"failed: {name}: {reason}" in found.err
-    assert ("1 unreadable" in found.err) == (name == "link.jpg")
-    assert not (masks / name).with_suffix(".png").exists()
-    assert_masks(tiny_model, masks, GOOD)
-
-    # The failure is tried again, the masks are not.
-    again = invoke(*arguments)
-    assert again.code == 3
-    assert again.counts | {"skipped": 2, "failed": 1} == again.counts
-    (images / name).unlink()
-    Image.fromarray(picture(14)).save(images / name)
-    mended = invoke(*arguments)
-    assert mended.code == 0, mended.err
-    assert mended.counts | {"done": 1, "skipped": 2} == mended.counts
-    assert failures(masks) == []
-    assert (masks / name).with_suffix(".png").exists()
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter; pytest's own are for one."""
-    folder = Path(tempfile.mkdtemp(prefix="petseg-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-NOBODY = 65534
-
-
-def python_for_all(options: dict[str, Any]) -> str:
-    """A Python of this version that another user may run; this one may lie in somebody's home."""
-    for python in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
-        with contextlib.suppress(OSError):
-            probe = [python, "-c", "import petseg.batch"]
-            if subprocess.run(probe, check=False, capture_output=True, **options).returncode == 0:
-                return python
-    pytest.skip("another user may run no Python that has petseg's packages")
-
-
-def as_nobody(folder: Path, *arguments: str | Path) -> tuple[int, str, str]:
-    """petseg-batch as a user who is not root, to whom permissions apply."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can run a command as another user")
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    os.chown(home, NOBODY, NOBODY)
-    packages = [sysconfig.get_path("purelib"), str(Path(petseg.__file__).parents[1])]
-    options = {
-        "user": NOBODY,
-        "group": NOBODY,
-        "extra_groups": [],
-        "cwd": folder,
-        "env": {"HOME": str(home), "PATH": os.defpath, "PYTHONPATH": os.pathsep.join(packages)},
-    }
-    found = command(*arguments, python=python_for_all(options), **options)
-    return found.code, found.out, found.err
-
-
-def test_no_permission_fails_that_file(tiny_model: Path, images: Path, open_folder: Path) -> None:
-    photos, masks = open_folder / "images", open_folder / "masks"
-    shutil.copytree(images, photos)
-    model = shutil.copy(tiny_model, open_folder / "model.onnx")
-    Image.fromarray(picture(15)).save(photos / "secret.png")
-    (photos / "secret.png").chmod(0)
-    (photos / "closed").mkdir(mode=0)
-    masks.mkdir()
-    os.chown(masks, NOBODY, NOBODY)
-    code, _, errors = as_nobody(open_folder, photos, masks, "--model", model)
-    assert code == 3, errors
-    assert "4 files: 2 done, 0 skipped, 2 failed, 0 ignored, 0 left" in errors
-    assert failures(masks) == [
-        ["closed/", "the folder cannot be read: Permission denied"],
-        ["secret.png", "cannot be read: Permission denied"],
-    ]
-    assert_masks(tiny_model, masks, GOOD)
 
 
 def test_masks_not_writable(tiny_model: Path, images: Path, open_folder: Path) -> None:
@@ -321,9 +39,6 @@ def test_masks_not_writable(tiny_model: Path, images: Path, open_folder: Path) -
         assert out == ""
         assert not masks.exists() or not any(masks.iterdir())
     assert not (open_folder / "new").exists()
-
-
-# --- refused --------------------------------------------------------------------------------------
 
 
 def refused(tmp_path: Path, *arguments: str | Path) -> str:
@@ -357,6 +72,12 @@ def test_masks_inside_images(where: str, tiny_model: Path, images: Path, tmp_pat
     assert "choose a folder outside" in message
 
 
+def test_masks_inside_what_a_glob_finds(tiny_model: Path, images: Path, tmp_path: Path) -> None:
+    masks = images / "masks"
+    message = refused(tmp_path, f"{images}/**/*.png", masks, "--model", tiny_model)
+    assert f"{images}/**/*.png finds masks in {masks}, too: good/first.png would be" in message
+
+
 def test_a_folder_that_would_meet_petsegs_own(
     tiny_model: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -364,6 +85,41 @@ def test_a_folder_that_would_meet_petsegs_own(
     message = refused(tmp_path, images, tmp_path / "masks", "--model", tiny_model)
     assert str(images / "petseg") in message
     assert "rename it" in message
+
+
+@pytest.mark.parametrize("name", ["file/stats.json", "closed/stats.json"])
+def test_stats_that_cannot_be_written(
+    name: str, tiny_model: Path, images: Path, open_folder: Path
+) -> None:
+    photos = shutil.copytree(images, open_folder / "images")
+    model = shutil.copy(tiny_model, open_folder / "model.onnx")
+    (open_folder / "file").write_text("x")
+    (open_folder / "closed").mkdir(mode=0o555)
+    (open_folder / "masks").mkdir()
+    give(open_folder / "masks")
+    stats = open_folder / name
+    code, out, errors = as_nobody(
+        *(open_folder, photos, open_folder / "masks", "--model", model, "--stats", stats)
+    )
+    assert (code, out) == (1, "")
+    assert f"error: {stats} is not writable" in errors
+    assert not any((open_folder / "masks").iterdir())
+
+
+def test_a_folder_where_the_stats_go(tiny_model: Path, images: Path, tmp_path: Path) -> None:
+    stats = tmp_path / "masks" / "petseg" / "stats.json"
+    stats.mkdir(parents=True)
+    message = refused(tmp_path, images, tmp_path / "masks", "--model", tiny_model)
+    assert f"{stats} is a folder, where the stats are to go; move it" in message
+
+
+def test_an_error_is_one_line_and_steers_no_terminal(
+    tiny_model: Path, images: Path, tmp_path: Path
+) -> None:
+    for suffix in ("jpg", "png"):
+        Image.fromarray(picture(16)).save(images / f"\x1b[2J\n\u202e.{suffix}", "PNG")
+    message = refused(tmp_path, images, tmp_path / "masks", "--model", tiny_model)
+    assert r"\x1b[2J\n\u202e.jpg and \x1b[2J\n\u202e.png" in message
 
 
 def test_masks_is_a_file(tiny_model: Path, images: Path, tmp_path: Path) -> None:

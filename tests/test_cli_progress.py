@@ -122,4 +122,4 @@ def test_names_that_are_no_text_do_not_reach_the_terminal() -> None:
     run = Run(2)
     name = "\x1b[31m\udcff.jpg"
     run.progress.count(Outcome(Work("/x", name, "x.png"), "failed", "why"))
-    assert run.lines == ["failed: '\\x1b[31m\\udcff.jpg': why"]
+    assert run.lines == ["failed: \\x1b[31m\\udcff.jpg: why"]

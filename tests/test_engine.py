@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import numpy as np
 import pytest
 from batching import expected_mask, make_job, picture, read_mask, save_photos
 from numpy.typing import NDArray
+from stuck import dead_mount, leased
 
 from petseg import signature
 from petseg.engines.local import LocalEngine
 from petseg.engines.outcome import Batch, Outcome, Work
 from petseg.engines.worker import Slots
 from petseg.errors import PetsegError
-from petseg.runtime import OrtSession
+from petseg.runtime.onnx import OrtSession
 from petseg.sharedbuffer import SharedBuffer
 from petseg.steps import Job
 
@@ -40,7 +42,7 @@ def _die(_: int) -> None:
 
 @pytest.fixture
 def session(tiny_model: Path) -> OrtSession:
-    return OrtSession(tiny_model, signature.read(tiny_model), "cpu", 2)
+    return OrtSession(tiny_model, signature.read(tiny_model), "cpu", "auto", 2)
 
 
 @pytest.fixture
@@ -59,6 +61,7 @@ def run(
     job: Job,
     todo: list[Work],
     workers: int = 1,
+    read_timeout: float = 60.0,
     stopping: Callable[[], bool] = lambda: False,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> tuple[list[Outcome], list[Batch], LocalEngine]:
@@ -69,7 +72,7 @@ def run(
         outcomes.append(outcome)
         on_outcome(outcome)
 
-    engine = LocalEngine(session, job, workers)
+    engine = LocalEngine(session, job, workers, read_timeout)
     try:
         engine.run(iter(todo), keep, batches.append, stopping)
     finally:
@@ -124,6 +127,47 @@ def test_a_mask_whose_writing_kills_the_worker(
     assert len(outcomes) == COUNT
 
 
+@pytest.mark.parametrize("way", ["lease", "dead mount"])
+def test_a_read_that_never_ends_costs_one_image(
+    way: str, tiny_model: Path, job: Job, todo: list[Work]
+) -> None:
+    session = OrtSession(tiny_model, signature.read(tiny_model), "cpu", "auto", 8)
+    stuck = Path(todo[2].path)
+    with leased(stuck) if way == "lease" else dead_mount(stuck, stuck.stat().st_size):
+        outcomes, batches, engine = run(session, job, todo, workers=2, read_timeout=4)
+    done = [outcome for outcome in outcomes if outcome.work != todo[2]]
+    (failed,) = [outcome for outcome in outcomes if outcome.work == todo[2]]
+    # Nobody waited for it but the image that its worker had in hand behind it.
+    assert outcomes.index(failed) >= COUNT - 2
+    assert failed.problem == (
+        "reading it took more than 4 seconds: what it lies on does not answer, or it needs a "
+        "larger --read-timeout"
+    )
+    assert {outcome.status for outcome in done} == {"done"}
+    assert sum(batch.images for batch in batches) == len(done) == COUNT - 1
+    assert engine.restarts == 1
+    for seed, work in enumerate(todo):
+        if work != todo[2]:
+            found = read_mask(job.masks / work.mask)
+            np.testing.assert_array_equal(found, expected_mask(tiny_model, picture(seed)))
+    assert not (job.masks / todo[2].mask).exists()
+
+
+def test_a_run_that_is_to_stop_does_not_wait_for_a_read(
+    session: OrtSession, job: Job, todo: list[Work]
+) -> None:
+    seen: list[Outcome] = []
+    started = time.monotonic()
+    with leased(Path(todo[2].path)):
+        outcomes, _, _ = run(
+            session, job, todo, 2, stopping=lambda: len(seen) >= 1, on_outcome=seen.append
+        )
+    assert time.monotonic() - started < 30, "it took its 60 seconds"
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    # It has not failed: the next run does it.
+    assert todo[2] not in [outcome.work for outcome in outcomes]
+
+
 class Unusable(Job):
     """A job that no worker survives receiving."""
 
@@ -171,9 +215,27 @@ class Failing:
     """A session whose model cannot be computed."""
 
     provider, precision, batch_size = "cpu", "float32", 2
+    batch_sizes, streams = (2,), 1
+
+    def open_stream(self) -> Failing:
+        return self
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         raise ZeroDivisionError("in the session")
+
+
+def test_workers_are_added_where_the_session_waits_for_them(
+    session: OrtSession, job: Job, todo: list[Work]
+) -> None:
+    # The tiny network takes no time: one worker cannot bring enough.
+    many = [dataclasses.replace(work, mask=f"{k}-{work.mask}") for k in range(5) for work in todo]
+    engine = LocalEngine(session, job, workers=1, read_timeout=60, most_workers=3)
+    try:
+        engine.run(iter(many), lambda outcome: None, lambda batch: None, lambda: False)
+        assert len(engine.pool.workers) == 3
+    finally:
+        engine.close()
+    assert len(list(job.masks.iterdir())) == len(many)
 
 
 def test_an_error_of_the_session_comes_through(job: Job, todo: list[Work]) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from petseg import dataset, signature, weights
-from petseg.classes import SegmentClass
+from petseg.classes import PET_CLASSES, SegmentClass
 from petseg.errors import DatasetError, ModelError
 from petseg.model import Architecture, Connect, build_segmenter, preprocess
 from petseg.recipes import ARTICLE, SCRATCH, Stage, TrainConfig
@@ -186,8 +187,8 @@ def test_equal_and_zero_weights_stay_apart(tmp_path: Path) -> None:
     assert len(set(names)) == 44
     stored = {tensor.name for tensor in model.graph.initializer}
     assert set(names) <= stored
-    images = parity.draw_images(64)
-    parity.check(parity.compare(network, model.SerializeToString(), images), "float32")
+    pictures = parity.Pictures(parity.draw_images(64))
+    parity.check(parity.compare(network, model.SerializeToString(), pictures), "float32")
     # A change of one layer's weights in the file changes that layer in Keras, and no other.
     for tensor in model.graph.initializer:
         if tensor.name == layers["block3_conv2"][1]:
@@ -226,7 +227,8 @@ def test_every_architecture_converts(
         expected = layer.get_weights()
         np.testing.assert_array_equal(weights.from_onnx(kernel), expected[0])
         np.testing.assert_array_equal(bias, expected[1])
-    found = parity.compare(network, model.SerializeToString(), parity.draw_images(size, 8, seed))
+    pictures = parity.Pictures(parity.draw_images(size, 8, seed))
+    found = parity.compare(network, model.SerializeToString(), pictures)
     assert found.probability_difference <= 1
     # Of so few pixels one may lie between two classes.
     assert found.equal_pixels >= 0.999
@@ -262,6 +264,25 @@ def test_float16_file(tiny_keras: Path, tiny_model: Path, tmp_path: Path) -> Non
 # What the file says
 
 
+def test_the_cpu_provider_computes_float16_as_it_does_float32(
+    tiny_keras: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Relu and the convolution before it are one node in both, once onnxruntime has optimised."""
+    export(tiny_keras, tmp_path / "half.onnx", "float16")
+    found = []
+    for path in (tiny_model, tmp_path / "half.onnx"):
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / f"{path.stem}-optimized.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(options.optimized_model_filepath).graph
+        found.append(Counter(node.op_type for node in graph.node))
+    full, half = found
+    assert half["Max"] == 0, "Relu was taken apart"
+    assert half["Conv"] == full["Conv"] > 0
+    assert half["Relu"] == full["Relu"]
+
+
 def test_signature_of_a_run_and_of_what_is_made_from_it(tmp_path: Path) -> None:
     classes = tuple(SegmentClass(f"c{i}", 10 * i, (i, i, i), i < 2) for i in range(5))
     config = dataclasses.replace(
@@ -289,7 +310,10 @@ def test_signature_of_a_run_and_of_what_is_made_from_it(tmp_path: Path) -> None:
     assert set(about.versions) == {"petseg", "keras", "tensorflow", "tf2onnx", "onnx"}
 
     half = export(tmp_path / "model.onnx", tmp_path / "half.onnx", "float16").signature
-    assert half == dataclasses.replace(about, precision="float16", graph_hash=half.graph_hash)
+    assert half == dataclasses.replace(
+        about, precision="float16", graph_hash=half.graph_hash, parity=half.parity
+    )
+    assert half.parity["images"] == 32
 
 
 def test_the_newest_finished_run_is_taken(tmp_path: Path) -> None:
@@ -451,32 +475,42 @@ def test_targets_that_cannot_be_written(tiny_keras: Path, tmp_path: Path) -> Non
 def test_parity_counts_what_differs(tiny_keras: Path, tiny_model: Path) -> None:
     network = keras.models.load_model(tiny_keras)
     images = parity.draw_images(64)
-    found = parity.compare(network, tiny_model.read_bytes(), images)
+    mask, _ = run_session(tiny_model.read_bytes(), images)
+    # The masks of the file are the truth.
+    pictures = parity.Pictures(images, mask)
+    found = parity.compare(network, tiny_model.read_bytes(), pictures)
     assert found.images == 32
+    assert found.mean_iou == pytest.approx((1, 1), abs=1e-3)
     assert found.probability_difference <= 1
     assert found.equal_pixels >= 0.9999
     # One class exchanged for another: the masks agree where the third class is.
     kernel, bias = network.get_layer("head").get_weights()
     order = [1, 0, 2]
     network.get_layer("head").set_weights([kernel[:, :, order], bias[order]])
-    found = parity.compare(network, tiny_model.read_bytes(), images)
-    mask, _ = run_session(tiny_model.read_bytes(), images)
+    found = parity.compare(network, tiny_model.read_bytes(), pictures)
     assert found.equal_pixels == pytest.approx(np.mean(mask == 2), abs=1e-3)
     assert found.probability_difference > 100
+    assert found.mean_iou == pytest.approx((1 / 3, 1), abs=1e-3)
+    assert "mean IoU 1.0000 where Keras has 0.33" in str(found)
 
 
 @pytest.mark.parametrize(
-    ("precision", "difference", "share", "fine"),
+    ("precision", "difference", "share", "lost", "fine"),
     [
-        ("float32", 1, 0.9999, True),
-        ("float32", 2, 1.0, False),
-        ("float32", 0, 0.99989, False),
-        ("float16", 99, 0.999, True),
-        ("float16", 0, 0.99899, False),
+        ("float32", 1, 0.9999, None, True),
+        ("float32", 2, 1.0, None, False),
+        ("float32", 0, 0.99989, None, False),
+        ("float16", 99, 0.999, None, True),
+        ("float16", 0, 0.99899, None, False),
+        ("int8", 99, 0.951, 0.0029, True),
+        ("int8", 99, 0.949, 0.0, False),
+        ("int8", 0, 1.0, 0.0031, False),
     ],
 )
-def test_bounds(precision: str, difference: int, share: float, fine: bool) -> None:
-    found = parity.Parity(32, difference, share)
+def test_bounds(
+    precision: str, difference: int, share: float, lost: float | None, fine: bool
+) -> None:
+    found = parity.Parity(32, difference, share, None if lost is None else (0.7, 0.7 - lost))
     if fine:
         parity.check(found, precision)
     else:
@@ -509,14 +543,28 @@ def test_photos_of_a_data_set(tmp_path: Path) -> None:
     root = data_set(tmp_path / "pets", 34)
     (root / "images" / "cat_0.jpg").write_bytes(b"")
     (root / "images" / "cat_1.jpg").unlink()
-    images = parity.read_images(root, 32)
-    assert images.shape == (32, 32, 32, 3)
-    assert len({image.tobytes() for image in images}) == 32
+    pictures = parity.read_pictures(root, 32, PET_CLASSES)
+    assert pictures.images.shape == (32, 32, 32, 3)
+    assert pictures.trimaps is None
+    assert len({image.tobytes() for image in pictures.images}) == 32
     (root / "images" / "cat_2.jpg").unlink()
     with pytest.raises(DatasetError, match="31 photos that can be read; 32 are compared"):
-        parity.read_images(root, 32)
+        parity.read_pictures(root, 32, PET_CLASSES)
     with pytest.raises(DatasetError, match="not in Oxford-IIIT Pet's layout"):
-        parity.read_images(tmp_path, 32)
+        parity.read_pictures(tmp_path, 32, PET_CLASSES)
+
+
+def test_trimaps_of_a_data_set(tmp_path: Path) -> None:
+    root = data_set(tmp_path / "pets", 33)
+    trimaps = root / "annotations" / "trimaps"
+    trimaps.mkdir()
+    for index in range(1, 33):
+        Image.new("L", (60, 48), 1 + index % 3).save(trimaps / f"cat_{index}.png")
+    pictures = parity.read_pictures(root, 32, PET_CLASSES)
+    # The first photo has no trimap.
+    assert pictures.trimaps is not None
+    assert pictures.trimaps.shape == (32, 32, 32)
+    assert pictures.trimaps[:, 0, 0].tolist() == [index % 3 for index in range(1, 33)]
 
 
 # The command
@@ -556,7 +604,12 @@ def test_command_says_what_is_wrong(tiny_keras: Path, tmp_path: Path, no_file: P
     assert other.exit_code == 2
     assert "does not end in .onnx" in other.stderr
 
-    assert petseg_export(no_file, "--precision", "int8").exit_code == 2
+    uncalibrated = petseg_export(no_file, "--precision", "int8")
+    assert uncalibrated.exit_code == 2
+    assert "--precision int8 needs --calibration DIR" in uncalibrated.stderr
+    needless = petseg_export(no_file, "--calibration", tmp_path)
+    assert needless.exit_code == 2
+    assert "--calibration is for --precision int8, not float32" in needless.stderr
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -338,6 +338,8 @@ def test_a_file_that_lacks_pixels_is_refused(data: bytes, cut: int) -> None:
         ("no-suffix", encode(PIXELS, "TIFF")[:16], True),
         ("no-suffix", encode(PIXELS, "WEBP")[:16], True),
         ("no-suffix", encode(PIXELS, "AVIF")[:16], True),
+        ("no-suffix", b"\x00\x00\x00\x1cftypheic\x00\x00\x00\x00", True),
+        ("x.HEIC", b"", True),
         ("music.wav", b"RIFF\x24\x00\x00\x00WAVEfmt ", False),
         ("film.mp4", b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00", False),
     ],
@@ -349,4 +351,10 @@ def test_what_claims_to_be_an_image(name: str, head: bytes, claims: bool) -> Non
 def test_every_suffix_that_claims_can_be_read() -> None:
     known = Image.registered_extensions()
     formats = {known[suffix] for suffix in imageio.SUFFIXES if suffix in known}
-    assert formats <= {*imageio._FORMATS}
+    assert formats <= {*imageio._FORMATS, "HEIF"}
+
+
+def test_heif_without_its_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imageio, "_knows_heif", lambda: False)
+    with pytest.raises(ImageError, match=r"needs the package pillow-heif: pip install .*heif"):
+        imageio.decode(b"\x00\x00\x00\x1cftypheic\x00\x00\x00\x00mif1heic" + bytes(100))

@@ -21,14 +21,15 @@ PACKAGES = {"petseg": ROOT / "petseg", "petseg_export": ROOT / "export" / "petse
 # From the ground up.  A module imports from its own row, without circles, and from those below
 # it.  A package's name stands for all in it, but `petseg` for its own file alone.
 LAYERS = (
-    "petseg petseg.errors petseg.classes petseg.signature petseg.png",
+    "petseg petseg.errors petseg.classes petseg.signature petseg.png petseg.files petseg.locks",
     "petseg.sources petseg.imageio petseg.transforms petseg.masks petseg.measures petseg.records"
     " petseg.formats petseg.review petseg.evaluation petseg.plots petseg.weights"
     " petseg.augmentation petseg.recipes petseg.precision petseg.machine petseg.progress"
     " petseg.sharedbuffer petseg.temporary petseg.download",
     "petseg.steps petseg.runtime petseg.report petseg.tables",
     "petseg.dataset petseg.pixels petseg.model petseg.batches petseg.scoring petseg.runs"
-    " petseg.validation petseg.engines petseg.plan petseg.batch_config",
+    " petseg.validation petseg.engines petseg.collisions petseg.plan petseg.batch_config"
+    " petseg.books",
     "petseg.training petseg.batch",
     "petseg.cli.common",
     "petseg.cli petseg_export",
@@ -41,6 +42,7 @@ USERS = {
     "tf2onnx": "petseg_export",
     "onnx": "petseg.weights petseg_export",
     "onnxruntime": "petseg.runtime petseg_export",
+    "openvino": "petseg.runtime.openvino",
     "pycocotools": "petseg.formats.coco",
     "pyarrow": "petseg.formats.parquet",
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from batching import COMMAND, batch, mask_bytes, read_mask, save_photos, tally
+from batching import COMMAND, PROVIDER, batch, mask_bytes, read_mask, save_photos, tally
+from stuck import dead_mount
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="processes are looked up in Linux's /proc"
@@ -34,11 +37,12 @@ class Scene:
     model: Path
     undisturbed: dict[str, bytes]
 
-    def start(self, masks: Path, *options: str) -> subprocess.Popen[str]:
-        """The command, as the leader of a process group of its own."""
+    def start(self, masks: Path, *options: str, before: str = "") -> subprocess.Popen[str]:
+        """The command, as the leader of a process group of its own; `before` is run first."""
         arguments = [str(self.images), str(masks), "--model", str(self.model)]
+        arguments += ["--workers", "2", "--batch-size", "2", *options]
         return subprocess.Popen(
-            [sys.executable, *COMMAND, *arguments, "--workers", "2", "--batch-size", "2", *options],
+            [sys.executable, "-c", before + COMMAND[1], *PROVIDER, *arguments],
             start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -231,16 +235,70 @@ def test_kill_9_of_one_worker_costs_one_image(scene: Scene, tmp_path: Path) -> N
     assert not (masks / "petseg" / "failures.csv").exists()
 
 
-def test_two_runs_on_one_folder_of_masks(scene: Scene, tmp_path: Path) -> None:
+def test_a_run_that_stood_still_did_not_hang(scene: Scene, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
-    both = [scene.start(masks, "--json") for _ in range(2)]
+    process = scene.start(masks, "--json", "--read-timeout", "2")
+    wait_for(lambda: finished(masks) >= 3, process)
+    os.killpg(process.pid, signal.SIGSTOP)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGCONT)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert json.loads(out)["worker_restarts"] == 0
+    assert mask_bytes(masks) == scene.undisturbed
+
+
+def test_a_dead_mount_does_not_keep_the_command_from_ending(scene: Scene, tmp_path: Path) -> None:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    shutil.copytree(scene.images, images)
+    with dead_mount(images / "030.png", 1000):
+        process = dataclasses.replace(scene, images=images).start(
+            masks, "--json", "--read-timeout", "2"
+        )
+        assert process.wait(timeout=PATIENCE_SECONDS) == 3
+        # Who reads its output is not kept waiting either.
+        assert process.stdout is not None
+        stats = json.loads(process.stdout.read())
+    process.communicate()
+    assert stats["counts"] | {"done": COUNT - 1, "failed": 1, "left": 0} == stats["counts"]
+    assert mask_bytes(masks).items() < scene.undisturbed.items()
+    assert temporary(masks) == []
+
+
+# As a file system without locks does it (flock(2)).
+NO_LOCKS = """
+import errno, fcntl
+def flock(*arguments): raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = flock
+"""
+
+
+@pytest.mark.parametrize("before", ["", NO_LOCKS], ids=["locks", "no locks"])
+def test_several_runs_on_one_folder_of_masks(before: str, scene: Scene, tmp_path: Path) -> None:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    shutil.copytree(scene.images, images)
+    (images / "broken.jpg").write_text("hello")
+    masks.mkdir()
+    (masks / "000.png").write_text("mine")
+    runs = dataclasses.replace(scene, images=images)
+    both = [runs.start(masks, "--json", before=before) for _ in range(2)]
+    # A third one sweeps, when there is something to be swept.
+    wait_for(lambda: finished(masks) >= 3, both[0])
+    both.append(runs.start(masks, "--json", before=before))
     done = 0
     for process in both:
         out, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        assert process.returncode == 3, errors
+        assert "Traceback" not in errors
         counts = json.loads(out)["counts"]
-        assert counts["left"] == counts["failed"] == counts["kept"] == 0
+        assert counts["done"] + counts["skipped"] == COUNT
+        assert counts | {"files": COUNT + 1, "failed": 1, "kept": 1, "left": 0} == counts
         done += counts["done"]
-    assert done >= COUNT
-    assert mask_bytes(masks) == scene.undisturbed
-    assert temporary(masks) == []
+    assert COUNT - 1 <= done <= 3 * (COUNT - 1)
+    expected = scene.undisturbed | {"000.png": b"mine"}
+    assert mask_bytes(masks) == expected
+    reserved = sorted(path.name for path in (masks / "petseg").iterdir())
+    assert reserved == ["failures.csv", "kept.csv", "stats.json"]
+    for name, row in (("failures.csv", "broken.jpg"), ("kept.csv", "000.png")):
+        with (masks / "petseg" / name).open(newline="") as file:
+            assert [found[0] for found in csv.reader(file)][1:] == [row]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import glob
 import os
 import shutil
 import unicodedata
@@ -16,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from petseg import plan as plan_module
 from petseg import sources, steps
 from petseg.errors import PetsegError
 from petseg.plan import Plan, Rules, make_plan
@@ -52,7 +55,7 @@ def plan(
     verify: bool = False,
     list_file: Path | None = None,
 ) -> Plan:
-    rules = Rules(masks, maker, formats, redo, overwrite, verify)
+    rules = Rules(masks, maker, formats, redo, overwrite, verify, pattern=str(images))
     found = make_plan(sources.find(str(images), list_file), rules)
     settled = found.skipped + len(found.failed) + found.ignored + len(found.todo)
     assert found.files == settled
@@ -155,6 +158,16 @@ def make_a_link(mask: Path) -> None:
     mask.symlink_to("nowhere.png")
 
 
+def make_a_pipe(mask: Path) -> None:
+    mask.unlink()
+    os.mkfifo(mask)
+
+
+def make_a_circle(mask: Path) -> None:
+    mask.unlink()
+    mask.symlink_to(mask.name)
+
+
 def make_a_folder(mask: Path) -> None:
     mask.unlink()
     mask.mkdir()
@@ -164,7 +177,18 @@ def write_notes(mask: Path) -> None:
     mask.write_text("to do")
 
 
-@pytest.mark.parametrize("work", [correct, replace, make_a_link, make_a_folder, write_notes])
+WORKS = [
+    correct,
+    replace,
+    make_a_link,
+    make_a_circle,
+    make_a_folder,
+    make_a_pipe,
+    write_notes,
+]
+
+
+@pytest.mark.parametrize("work", WORKS)
 def test_a_persons_work_is_kept(work: Callable[[Path], None], images: Path, masks: Path) -> None:
     work(masks / "002.png")
     for options in ({}, {"redo": True}, {"verify": True}):
@@ -380,7 +404,6 @@ def test_no_images(tmp_path: Path) -> None:
 def test_photos_where_masks_go_are_refused(images: Path, tmp_path: Path) -> None:
     words = "images lie in .*, where masks of that name are to go.*choose another folder"
     # A glob that reaches into the masks.
-    plan(f"{images}/**/*.png", images / "masks")
     write_mask(images / "000.png", "000.png", make_job(images / "masks"))
     with pytest.raises(PetsegError, match=words):
         plan(f"{images}/**/*.png", images / "masks")
@@ -408,12 +431,66 @@ def test_petsegs_own_folder_is_no_input(images: Path, tmp_path: Path) -> None:
     assert "inner/petseg/x.png" in todo(plan(f"{images}/**/*.png", tmp_path / "masks"))
 
 
-def test_a_mask_that_may_not_be_read_stops_the_run(
+@pytest.mark.parametrize(
+    ("pattern", "folder", "found"),
+    [
+        ("**/*.png", "masks", True),
+        ("**", "masks", True),
+        ("*/*.png", "masks", False),
+        ("**/0*", "a/masks", True),
+        ("**/*.png", ".masks", False),
+        ("**/*.PNG", "masks", False),
+        ("*.png", "masks", False),
+        ("**/*.png", "../masks", False),
+    ],
+)
+def test_a_glob_that_would_find_masks_is_refused_at_once(
+    pattern: str, folder: str, found: bool, images: Path
+) -> None:
+    shutil.copytree(images, images / "a")
+    shutil.copy(images / "000.png", images / "x.PNG")
+    target = (images / folder).resolve()
+    photos = glob.glob(f"{images}/{pattern}", recursive=True)  # noqa: PTH207
+    message = None
+    try:
+        plan(f"{images}/{pattern}", target)
+    except PetsegError as error:
+        message = str(error)
+    assert (message is not None) == found
+    if message is not None:
+        assert f"finds masks in {target}, too: " in message
+        assert "would be taken for a photo the next time; choose a folder outside" in message
+    # And it is true.
+    for photo in photos:
+        if not Path(photo).is_dir():
+            mask = (target / Path(photo).relative_to(images)).with_suffix(".png")
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            mask.touch()
+    again = glob.glob(f"{images}/{pattern}", recursive=True)  # noqa: PTH207
+    assert any(Path(path).is_file() for path in {*again} - {*photos}) == found
+
+
+def test_photos_that_masks_can_lie_beside(images: Path) -> None:
+    Image.fromarray(picture(1, 9, 9)).save(images / "only.jpg")
+    for _ in range(2):
+        assert todo(plan(f"{images}/**/*.jpg", images / "masks")) == ["only.png"]
+        (images / "masks").mkdir(exist_ok=True)
+        (images / "masks" / "other.png").touch()
+
+
+def test_where_masks_may_not_be_looked_at_the_image_fails(
     images: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(path))
+    # Permissions do not hold for root, whom tests may run as; test_faults has the real thing.
+    def refuse(path: Path) -> None:
+        if path.name == "001.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(PetsegError, match=r"cannot read .*000\.png: Permission denied"):
+    monkeypatch.setattr(plan_module, "inspect", refuse)
+    with pytest.raises(PetsegError, match=r"cannot read .*000\.png: Input/output error"):
         plan(images, masks)
+    for name in ("000.png", "002.png", "003.png"):
+        (images / name).unlink()
+    found = plan(images, masks)
+    assert found.failed == [("001.png", "its mask cannot be looked at: Permission denied")]

@@ -248,9 +248,9 @@ def test_the_same_pixels_in_another_mode_are_not_ours(mode: str, tmp_path: Path)
 
 def test_the_checksum_wants_a_whole_png() -> None:
     data, _ = make()
-    with pytest.raises(ValueError, match="not a PNG"):
+    with pytest.raises(ValueError, match="not a whole PNG"):
         records.data_crc32(b"hello")
-    with pytest.raises(ValueError, match="truncated"):
+    with pytest.raises(ValueError, match="not a whole PNG"):
         records.data_crc32(data[:-1])
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from petseg.dataset import Split, hash_names
 from petseg.errors import DatasetError
 from petseg.recipes import SCRATCH
-from petseg.runs import HISTORY_FIELDS, Row, RunFolder, newest_unfinished
+from petseg.runs import HISTORY_FIELDS, Row, RunFolder, fresh_folder, newest_unfinished
 
 SPLIT = Split(("a", "b"), ("c",))
 
@@ -124,3 +126,33 @@ def test_a_sweep_takes_what_a_killed_process_left(folder: RunFolder) -> None:
     (folder.path / ".partial-model.keras").write_bytes(b"half")
     folder.sweep()
     assert sorted(path.name for path in folder.path.iterdir()) == ["config.json", "split.json"]
+
+
+def test_runs_that_begin_at_once_have_a_folder_each(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from petseg.runs import fresh_folder\n"
+        "sys.stdin.read(1); print(fresh_folder(pathlib.Path(sys.argv[1]), 'now').name)"
+    )
+    runs = tmp_path / "runs"
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(runs)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    assert sorted(process.communicate("x")[0].strip() for process in both) == ["now", "now-2"]
+    assert fresh_folder(runs, "now") == runs / "now-3"
+
+
+def test_a_run_is_locked_before_it_is_begun(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "runs" / "one")
+    with run.locked():
+        assert not run.begun
+        with pytest.raises(DatasetError, match="another process is training"), run.locked():
+            pass
+        run.begin(SCRATCH, SPLIT, tmp_path)
+    run.sweep()
+    assert run.begun

@@ -1,8 +1,11 @@
-"""One onnxruntime session: buffers, batches, memory, and which provider is taken."""
+"""Sessions: buffers, batches, memory, precision, and which provider is taken."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,10 @@ from batching import picture
 from numpy.typing import NDArray
 
 from petseg import runtime, signature, transforms
-from petseg.errors import ProviderError
-from petseg.runtime import OrtSession
+from petseg.errors import MissingPackageError, ModelError, ProviderError
+from petseg.runtime import cuda, openvino
+from petseg.runtime.onnx import BATCH_SIZES, OrtSession
+from petseg.runtime.openvino import OpenVinoSession
 from petseg.signature import INPUT, PROBABILITIES
 
 Images = NDArray[np.uint8]
@@ -36,42 +41,55 @@ def expected(tiny_model: Path) -> Images:
 
 
 def open_session(model: Path, batch_size: int | None = None) -> OrtSession:
-    return OrtSession(model, signature.read(model), "cpu", batch_size)
+    return OrtSession(model, signature.read(model), "cpu", "auto", batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 8, 16])
 def test_any_number_of_images(batch_size: int, tiny_model: Path, expected: Images) -> None:
-    session = open_session(tiny_model, batch_size)
+    stream = open_session(tiny_model, batch_size).open_stream()
     for count in (11, 1, 2, 3, 5, 8, 1):
-        found = session.run(draw(count))
+        found = stream.run(draw(count))
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, expected[:count])
 
 
 def test_padding_never_shows(tiny_model: Path, expected: Images) -> None:
-    session = open_session(tiny_model, 8)
-    session.run(np.full((8, 64, 64, 3), 255, np.uint8))
+    stream = open_session(tiny_model, 8).open_stream()
+    stream.run(np.full((8, 64, 64, 3), 255, np.uint8))
     # Padded to 8 in a buffer full of other pixels.
-    np.testing.assert_array_equal(session.run(draw(5)), expected[:5])
-    np.testing.assert_array_equal(session.run(draw(7)[::-1]), expected[:7][::-1])
+    np.testing.assert_array_equal(stream.run(draw(5)), expected[:5])
+    np.testing.assert_array_equal(stream.run(draw(7)[::-1]), expected[:7][::-1])
 
 
 def test_results_are_not_overwritten_by_the_next_batch(tiny_model: Path, expected: Images) -> None:
-    session = open_session(tiny_model, 4)
-    first = session.run(draw(4))
-    session.run(np.zeros((4, 64, 64, 3), np.uint8))
+    stream = open_session(tiny_model, 4).open_stream()
+    first = stream.run(draw(4))
+    stream.run(np.zeros((4, 64, 64, 3), np.uint8))
     np.testing.assert_array_equal(first, expected[:4])
 
 
+def test_streams_do_not_share_buffers(tiny_model: Path, expected: Images) -> None:
+    session = open_session(tiny_model, 4)
+
+    def work(start: int) -> list[Images]:
+        stream = session.open_stream()
+        return [stream.run(draw(11)[start : start + 4]) for _ in range(20)]
+
+    with ThreadPoolExecutor(2) as pool:
+        for start, results in zip((0, 4), pool.map(work, (0, 4)), strict=True):
+            for found in results:
+                np.testing.assert_array_equal(found, expected[start : start + 4])
+
+
 def test_shapes_are_few_and_bound_once(tiny_model: Path) -> None:
-    session = open_session(tiny_model, 6)
+    stream = open_session(tiny_model, 6).open_stream()
     for count in range(1, 7):
-        session.run(draw(count))
-    assert sorted(session._bindings) == [1, 2, 4, 6]
-    before = dict(session._bindings)
+        stream.run(draw(count))
+    assert sorted(stream._bindings) == [1, 2, 4, 6]
+    before = dict(stream._bindings)
     for count in range(1, 7):
-        session.run(draw(count))
-    assert session._bindings == before
+        stream.run(draw(count))
+    assert stream._bindings == before
 
 
 class Exhausted:
@@ -119,11 +137,12 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
 ) -> None:
     session = open_session(tiny_model, 8)
     session._session = device = Exhausted(session._session, room, error)
-    np.testing.assert_array_equal(session.run(draw(11)), expected)
+    stream = session.open_stream()
+    np.testing.assert_array_equal(stream.run(draw(11)), expected)
     assert session.batch_size == size_after
     assert session.notes[-1] == f"cpu ran out of memory; batch size now {size_after}"
     device.shapes.clear()
-    np.testing.assert_array_equal(session.run(draw(8)), expected[:8])
+    np.testing.assert_array_equal(stream.run(draw(8)), expected[:8])
     assert max(device.shapes) == size_after, "it was tried again"
 
 
@@ -131,22 +150,86 @@ def test_out_of_memory_with_one_image_is_the_end(tiny_model: Path) -> None:
     session = open_session(tiny_model, 2)
     session._session = Exhausted(session._session, 0, OUT_OF_MEMORY[0])
     with pytest.raises(ProviderError, match=r"cpu is out of memory even for one image: .*buffer"):
-        session.run(draw(2))
+        session.open_stream().run(draw(2))
 
 
 def test_other_errors_are_not_taken_for_it(tiny_model: Path) -> None:
     session = open_session(tiny_model, 2)
     session._session = Exhausted(session._session, 0, RuntimeException("illegal memory access"))
     with pytest.raises(RuntimeException, match="illegal memory access"):
-        session.run(draw(2))
+        session.open_stream().run(draw(2))
     assert session.batch_size == 2
 
 
 def test_the_session_says_what_it_runs_on(tiny_model: Path) -> None:
     session = open_session(tiny_model)
     assert (session.provider, session.precision) == ("cpu", "float32")
-    assert session.batch_size == runtime.DEFAULT_BATCH_SIZE["cpu"]
+    assert session.batch_sizes == BATCH_SIZES["cpu"]
+    assert session.batch_size == BATCH_SIZES["cpu"][-1]
+    assert open_session(tiny_model, 3).batch_sizes == (3,)
     assert session.notes == []
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "tf32", "int8"])
+def test_the_cpu_provider_computes_in_float32(precision: str, tiny_model: Path) -> None:
+    words = f"--precision {precision}: cpu computes a file stored in float32 in float32"
+    with pytest.raises(ProviderError, match=words):
+        OrtSession(tiny_model, signature.read(tiny_model), "cpu", precision)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 4])
+def test_openvino_gives_what_onnxruntime_gives(
+    batch_size: int | None, tiny_model: Path, expected: Images
+) -> None:
+    about = signature.read(tiny_model)
+    session = OpenVinoSession(tiny_model, about, "float32", batch_size)
+    assert (session.provider, session.precision) == ("openvino", "float32")
+    assert session.batch_sizes == (batch_size or 1,)
+    assert session.streams >= 1
+    streams = [session.open_stream() for _ in range(session.streams + 1)]
+    for count in (11, 1, 5):
+        for stream in streams:
+            found = stream.run(draw(count))
+            assert found.dtype == np.uint8
+            # Rounded from other sums: 1 of 255 either way.
+            assert np.abs(found.astype(int) - expected[:count]).max() <= 1
+
+
+def test_openvino_in_bfloat16(tiny_model: Path, expected: Images) -> None:
+    about = signature.read(tiny_model)
+    session = OpenVinoSession(tiny_model, about)
+    if session.precision == "float32":
+        with pytest.raises(ProviderError, match="this processor has no bfloat16 arithmetic"):
+            OpenVinoSession(tiny_model, about, "bfloat16")
+        return
+    assert session.precision == "bfloat16"
+    found = session.open_stream().run(draw(11))
+    equal = found.argmax(axis=1) == expected.argmax(axis=1)
+    assert equal.mean() > 0.98
+    assert (found != expected).any(), "this was computed in float32"
+
+
+def test_openvino_refuses_what_it_cannot_do(tiny_model: Path, tmp_path: Path) -> None:
+    about = signature.read(tiny_model)
+    with pytest.raises(ProviderError, match="OpenVINO computes in float32, bfloat16 and int8"):
+        OpenVinoSession(tiny_model, about, "tf32")
+    with pytest.raises(ProviderError, match="needs a file stored in int8, and this one is"):
+        OpenVinoSession(tiny_model, about, "int8")
+    damaged = tmp_path / "model.onnx"
+    damaged.write_bytes(tiny_model.read_bytes()[:2000])
+    with pytest.raises(ModelError, match="OpenVINO cannot load"):
+        OpenVinoSession(damaged, about)
+
+
+def test_openvino_is_named_where_it_is_missing(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ProviderError, match=r"pip install 'petseg\[openvino\]'"):
+        runtime.choose("openvino")
+    with pytest.raises(MissingPackageError, match=r"pip install 'petseg\[openvino\]'"):
+        OpenVinoSession(tiny_model, signature.read(tiny_model))
 
 
 def machine(
@@ -168,8 +251,8 @@ def machine(
     monkeypatch.setattr(ort, "get_available_providers", lambda: list(providers))
     monkeypatch.setattr(ort, "preload_dlls", lambda: print("Failed to load libnothing.so"))
     monkeypatch.setattr(ort, "__version__", version)
-    monkeypatch.setattr(runtime, "_loads", lambda library: library in libraries)
-    monkeypatch.setattr(runtime, "_visible_gpus", lambda driver: gpus)
+    monkeypatch.setattr(cuda, "_loads", lambda library: library in libraries)
+    monkeypatch.setattr(cuda, "_visible_gpus", lambda driver: gpus)
 
 
 GPU = {"onnxruntime-gpu": "1.31.1"}
@@ -219,8 +302,10 @@ def test_what_is_missing_for_cuda(
     machine(monkeypatch, packages, **options)
     with pytest.raises(ProviderError, match="--provider cuda: ") as caught:
         runtime.choose("cuda")
+    monkeypatch.setattr(openvino, "problem", lambda: "no openvino here")
     choice = runtime.choose("auto")
     assert choice.provider == "cpu"
+    assert "no openvino here" in choice.reason
     for word in words:
         assert word in str(caught.value)
         assert word in choice.reason
@@ -235,7 +320,7 @@ def test_a_provider_that_nobody_knows() -> None:
 def test_with_everything_there_cuda_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     machine(monkeypatch, GPU, libraries=(DRIVER, "libcublas.so.13", "libcudnn.so.9"))
-    assert runtime.choose("auto") == runtime.Choice("cuda", "a GPU and CUDA are there")
+    assert runtime.choose("auto") == runtime.Choice("cuda", "it is there")
     assert runtime.choose("cuda") == runtime.Choice("cuda", "as asked for")
     assert runtime.choose("cpu") == runtime.Choice("cpu", "as asked for")
 
@@ -245,7 +330,7 @@ def test_this_machine(tiny_model: Path) -> None:
     reason = runtime.choose("auto").reason
     if runtime.choose("auto").provider == "cuda":
         session = OrtSession(tiny_model, signature.read(tiny_model), "cuda")
-        assert session.run(draw(3)).shape == (3, 3, 64, 64)
+        assert session.open_stream().run(draw(3)).shape == (3, 3, 64, 64)
         return
     assert any(word in reason for word in ("missing", "driver", "no CUDA", "both"))
     with pytest.raises(ProviderError, match="--provider cuda: "):

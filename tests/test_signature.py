@@ -55,6 +55,7 @@ signatures = st.builds(
     metrics=objects,
     versions=st.dictionaries(st.text(), st.text()),
     graph_hash=st.text(),
+    parity=objects,
 )
 
 
@@ -178,3 +179,27 @@ def test_a_flipped_bit_changes_no_graph_unnoticed(tiny_model: Path, share: float
 def test_no_bytes_cause_another_error(data: bytes) -> None:
     with pytest.raises(ModelError):
         signature.parse(data)
+
+
+def test_a_file_of_the_first_format_is_read() -> None:
+    values = json.loads(ABOUT.to_json())
+    del values["parity"]
+    assert Signature.from_json(json.dumps({**values, "format_version": 1})) == ABOUT
+
+
+@pytest.mark.parametrize(
+    ("mean_iou", "words"),
+    [
+        (None, "0.37% of mask pixels differ from float32 (32 photos, when it was made)"),
+        (
+            [0.7114, 0.711],
+            "0.37% of mask pixels differ from float32, mIoU -0.04 points (32 photos, when it was "
+            "made)",
+        ),
+    ],
+)
+def test_what_rounding_cost_is_said(mean_iou: list[float] | None, words: str) -> None:
+    assert ABOUT.accuracy_cost is None
+    parity = {"images": 32, "probability_difference": 9, "equal_pixels": 0.9963}
+    about = dataclasses.replace(ABOUT, parity={**parity, "mean_iou": mean_iou})
+    assert about.accuracy_cost == words

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from petseg import steps, transforms
+from petseg import imageio, steps, transforms
 from petseg.errors import ImageError
 from petseg.formats.catalog import PICTURES
 from petseg.records import MaskState, Record, hash_pixels, inspect
@@ -55,10 +55,20 @@ def test_read_refuses(photo: Path, job: Job, tmp_path: Path) -> None:
     pixels = np.zeros((16, 16, 3), np.uint8)
     with pytest.raises(ImageError, match="cannot be read: No such file"):
         steps.read(str(tmp_path / "gone.png"), job, pixels)
-    with pytest.raises(ImageError, match="cannot be read: Is a directory"):
+    with pytest.raises(ImageError, match="cannot be read: not a regular file"):
         steps.read(str(tmp_path), job, pixels)
     with pytest.raises(ImageError, match="over the limit of 1319"):
         steps.read(str(photo), dataclasses.replace(job, max_pixels=1319), pixels)
+
+
+def test_a_file_too_large_for_any_image_is_not_read(photo: Path) -> None:
+    limit = imageio.max_bytes(100)
+    os.truncate(photo, limit)
+    assert steps.identify(str(photo), 100)[0].size == limit
+    os.truncate(photo, limit + 1)
+    words = f"is {limit + 1} bytes, over the limit of {limit} for images of 100 pixels; raise --max"
+    with pytest.raises(ImageError, match=words):
+        steps.identify(str(photo), 100)
 
 
 def test_write_puts_a_mask_with_its_record(photo: Path, job: Job) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,20 +15,47 @@ import pytest
 from petseg.errors import PetsegError
 from petseg.temporary import _ABANDONED_SECONDS, _host, replacing, sweep, temporary_folder
 
+needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
 
-def dead_process() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+RUN = "import sys, pathlib, time; from petseg.temporary import temporary_folder\n"
+WORK = f"""{RUN}
+with temporary_folder(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "1.part").write_text("half")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+NO_LOCKS = """
+import errno, fcntl
+def flock(*arguments): raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = flock
+"""
 
 
-def leave(parent: Path, name: str, age: float = 0.0) -> Path:
+@contextlib.contextmanager
+def at_work(parent: Path, before: str = "") -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """Another process that has a temporary folder in `parent`, and that folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", before + WORK, str(parent)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    yield Path(process.stdout.readline().strip()), process
+    process.kill()
+    process.communicate()
+
+
+def leave(parent: Path, name: str, age: float = 0.0, lock: bool = True) -> Path:
     folder = parent / name
     folder.mkdir(parents=True)
+    if lock:
+        (folder / "lock").touch()
     (folder / "1.part").write_text("half")
-    stamp = folder.stat().st_mtime - age
-    os.utime(folder, (stamp, stamp))
+    make_old(folder, age)
     return folder
+
+
+def make_old(path: Path, age: float = _ABANDONED_SECONDS + 60) -> None:
+    stamp = path.stat().st_mtime - age
+    os.utime(path, (stamp, stamp))
 
 
 def test_it_is_there_and_then_gone(tmp_path: Path) -> None:
@@ -45,22 +75,63 @@ def test_it_is_gone_after_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dead_processes_folders_are_swept(tmp_path: Path) -> None:
-    dead = leave(tmp_path, f"tmp-{_host()}-{dead_process()}-abc")
-    living = leave(tmp_path, f"tmp-{_host()}-{os.getpid()}-abc")
-    elsewhere = leave(tmp_path, "tmp-other-host-1-abc")
-    forgotten = leave(tmp_path, "tmp-other-host-2-abc", age=_ABANDONED_SECONDS + 60)
-    odd = leave(tmp_path, "tmp-")
-    mine = leave(tmp_path, "color")
-    sweep(tmp_path)
-    assert [folder.exists() for folder in (dead, living, elsewhere, forgotten, odd, mine)] == [
-        False,
-        True,
-        True,
-        False,
-        True,
-        True,
+@needs_locks
+def test_a_living_process_keeps_its_folder_and_a_dead_one_does_not(tmp_path: Path) -> None:
+    with at_work(tmp_path) as (folder, process):
+        make_old(folder)
+        sweep(tmp_path)
+        assert (folder / "1.part").exists()
+        process.kill()
+        process.wait()
+        assert folder.exists()
+        sweep(tmp_path)
+        assert not folder.exists()
+
+
+@needs_locks
+@pytest.mark.parametrize("here", [True, False])
+def test_without_locks_only_what_is_old_is_swept(
+    here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the file system has locks here, where the sweep is, or not."""
+    import fcntl
+
+    def flock(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with at_work(tmp_path, NO_LOCKS) as (folder, _):
+        assert not (folder / "lock").exists()
+        if not here:
+            monkeypatch.setattr(fcntl, "flock", flock)
+        sweep(tmp_path)
+        assert (folder / "1.part").exists()
+        make_old(folder)
+        sweep(tmp_path)
+        assert not folder.exists()
+
+
+@needs_locks
+def test_what_is_swept(tmp_path: Path) -> None:
+    old = _ABANDONED_SECONDS + 60
+    swept = [
+        leave(tmp_path, f"tmp-{_host()}-abc"),
+        leave(tmp_path, "tmp-other-host-def", age=old),
+        leave(tmp_path, f"tmp-{_host()}-ghi", age=old, lock=False),
     ]
+    kept = [
+        leave(tmp_path, "tmp-other-host-jkl"),
+        leave(tmp_path, f"tmp-{_host()}-mno", lock=False),
+        leave(tmp_path, f"tmp-{_host()}-longer-pqr"),
+        leave(tmp_path, "tmp-"),
+        leave(tmp_path, "color", age=old),
+    ]
+    for name in (".partial-1-stats.json", ".partial-2-stats.json"):
+        (tmp_path / name).touch()
+    make_old(tmp_path / ".partial-1-stats.json")
+    sweep(tmp_path)
+    assert [folder.exists() for folder in swept] == [False] * 3
+    assert [folder.exists() for folder in kept] == [True] * 5
+    assert [path.name for path in tmp_path.glob(".partial-*")] == [".partial-2-stats.json"]
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:

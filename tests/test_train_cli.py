@@ -130,6 +130,12 @@ def test_the_summary_needs_no_data() -> None:
     assert not Path("runs").exists()
 
 
+def test_what_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
+    result = run("--data", tmp_path / "gone")
+    assert result.exit_code == 1, result.output
+    assert list(Path("runs").iterdir()) == []
+
+
 def test_resume_takes_the_newest_unfinished_run_and_its_data(
     fits: list[tuple[TrainConfig, Path, Path]],
     pets: Path,

@@ -52,6 +52,7 @@ def finished(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_finished_run_holds_what_is_promised(finished: Path) -> None:
     assert sorted(path.name for path in finished.iterdir()) == [
+        ".lock",
         "config.json",
         "curves.png",
         "history.csv",

@@ -1,4 +1,6 @@
-"""The article's way: tf.data in batches of 8, Keras `predict` in float32, argmax, masks saved.
+"""The article's way: tf.data in batches of 8, Keras `predict`, argmax, masks saved.
+
+In float32, as the article has it, or in Keras' mixed bfloat16.
 
 Timed: from before the first photo is read until the last mask is written.
 
@@ -50,7 +52,7 @@ def load(task: Task) -> Ready:
             Image.fromarray(values[ids]).save(masks / f"{photo.stem}.png")
         return time.perf_counter() - started
 
-    return Ready(work, provider, "float32")
+    return Ready(work, provider, task.precision)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Keras `predict` alone, float32, batch 8, on preprocessed pixels held in memory: a ceiling.
+"""Keras `predict` alone, batch 8, on preprocessed pixels held in memory: a ceiling.
 
 Timed: `predict`, from float32 pixels to float32 probabilities.
 """
@@ -25,7 +25,7 @@ def load(task: Task) -> Ready:
         write_masks(planes, model.classes, photos, masks)
         return seconds
 
-    return Ready(work, provider, "float32")
+    return Ready(work, provider, task.precision)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The onnxruntime session alone, on pixels held in memory: a ceiling.
 
-It takes the batch size that petseg-batch takes by default.  Timed: every `session.run`, from uint8
+Timed: every `session.run`, from uint8
 pixels to uint8 probabilities in numpy's memory.
 """
 
@@ -13,13 +13,14 @@ import numpy as np
 from contestant import Ready, Task, compete, onnx_session, read_pixels, write_masks
 
 from petseg import signature
-from petseg.runtime import DEFAULT_BATCH_SIZE
+
+BATCH_SIZES = {"cpu": 4, "cuda": 32}
 
 
 def load(task: Task) -> Ready:
     about = signature.read(task.model)
     session, provider = onnx_session(task)
-    size = DEFAULT_BATCH_SIZE[provider]
+    size = BATCH_SIZES[provider]
 
     def work(photos: list[Path], masks: Path) -> float:
         pixels = read_pixels(photos, about.size)

@@ -7,19 +7,20 @@ for masks, a model and a provider; on stdout it prints one line of JSON, `say`'s
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from petseg import imageio, transforms
+from petseg import imageio, signature, transforms
 from petseg.classes import SegmentClass, ids_to_values
 from petseg.errors import MissingPackageError
 
@@ -30,8 +31,13 @@ if TYPE_CHECKING:
 
 # The article's; and how many photos, about, are done before the clock starts.
 BATCH = 8
-# What petseg[train] and petseg[export] bring.
-OPTIONAL = ("tensorflow", "keras", "onnx", "tf2onnx", "petseg_export")
+# What may be missing, and what brings it.
+EXPORT = ("tensorflow", "keras", "onnx", "tf2onnx", "petseg_export")
+INSTALL = {
+    **dict.fromkeys(EXPORT, "pip install 'petseg[export]'"),
+    "openvino": "pip install 'petseg[openvino]'",
+    "torch": "pip install torch",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class Task:
         photos: a folder of nothing but photos, `00000.jpg` and so on.
         masks: an empty folder for `00000.png` and so on, each of its photo's size.
         model: a petseg ONNX file, the weights of all contestants.
-        provider: "cpu" or "cuda".
+        provider: "cpu", "cuda" or "openvino".
+        precision: what to compute in: "float32", "bfloat16" or "int8".
         started: `time.time()` when the process was started.
     """
 
@@ -50,6 +57,7 @@ class Task:
     masks: Path
     model: Path
     provider: str
+    precision: str
     started: float
 
 
@@ -74,7 +82,8 @@ def arguments() -> Task:
     parser.add_argument("photos", type=Path)
     parser.add_argument("masks", type=Path)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--provider", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--provider", choices=("cpu", "cuda", "openvino"), default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32")
     parser.add_argument("--started", type=float, default=time.time())
     return Task(**vars(parser.parse_args()))
 
@@ -87,9 +96,9 @@ def compete(load: Callable[[Task], Ready]) -> None:
     except MissingPackageError as error:
         return skip(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in OPTIONAL:
+        if error.name not in INSTALL:
             raise
-        return skip(f"{error.name} is not installed: pip install 'petseg[export]'")
+        return skip(f"{error.name} is not installed: {INSTALL[error.name]}")
     loaded = time.time()
     photos = sorted(task.photos.iterdir())
     with tempfile.TemporaryDirectory() as scratch:
@@ -119,15 +128,27 @@ def skip(reason: str) -> None:
 
 
 def keras_network(task: Task) -> tuple[Trained, str]:
-    """The model rebuilt in Keras, float32, on TensorFlow; and the provider that TensorFlow uses."""
+    """The model rebuilt in Keras on TensorFlow; and the provider that TensorFlow uses.
+
+    In bfloat16 it is Keras' own mixed precision: weights and output in float32.
+    """
     import tensorflow as tf
 
     if task.provider == "cpu":
         tf.config.set_visible_devices([], "GPU")
+    import keras
+
+    from petseg.model import build_segmenter
     from petseg_export import trained
 
     on_gpu = bool(tf.config.get_visible_devices("GPU"))
-    return trained.load(task.model), "cuda" if on_gpu else "cpu"
+    model = trained.load(task.model)
+    if task.precision == "bfloat16":
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        network = build_segmenter(model.architecture)
+        network.set_weights(model.network.get_weights())
+        model = dataclasses.replace(model, network=network)
+    return model, "cuda" if on_gpu else "cpu"
 
 
 def onnx_session(task: Task) -> tuple[onnxruntime.InferenceSession, str]:
@@ -146,10 +167,28 @@ def onnx_session(task: Task) -> tuple[onnxruntime.InferenceSession, str]:
     return session, session.get_providers()[0].removesuffix("ExecutionProvider").lower()
 
 
+def openvino_model(task: Task) -> tuple[Any, str]:
+    """The model compiled by OpenVINO for throughput, one image a request; and its precision."""
+    import openvino
+
+    about = signature.read(task.model)
+    core = openvino.Core()
+    network = core.read_model(task.model)
+    network = openvino.Model([network.output("probabilities")], network.get_parameters())
+    network.reshape([1, about.size, about.size, 3])
+    config = {"PERFORMANCE_HINT": "THROUGHPUT"}
+    if task.precision == "float32":
+        config["INFERENCE_PRECISION_HINT"] = "f32"
+    return core.compile_model(network, "CPU", config), task.precision
+
+
 def read_pixels(photos: list[Path], size: int) -> NDArray[np.uint8]:
     """Photos as the network sees them, RGB uint8 (N, S, S, 3)."""
     return np.stack(
-        [transforms.to_model(imageio.decode(photo.read_bytes()), size) for photo in photos]
+        [
+            transforms.to_model(imageio.decode_reduced(photo.read_bytes(), size)[0], size)
+            for photo in photos
+        ]
     )
 
 

@@ -19,7 +19,10 @@ COMMAND = (sys.executable, "-c", "from petseg.cli.batch import main; main()")
 
 def main() -> None:
     task = arguments()
-    options = ("--model", task.model, "--provider", task.provider, "--quiet", "--json")
+    options = (
+        *("--model", task.model, "--provider", task.provider, "--precision", task.precision),
+        *("--quiet", "--json"),
+    )
     command = [str(part) for part in (*COMMAND, task.photos, task.masks, *options)]
     started = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

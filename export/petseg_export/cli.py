@@ -38,24 +38,44 @@ _PACKAGES = {"keras", "onnx", "tensorflow", "tf2onnx"}
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "float16"]),
+    type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
     show_default=True,
     help="How weights are stored and what the network computes in.",
 )
 @click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="For int8: photos like those the network will see; a folder of them, or Oxford-IIIT "
+    "Pet's, of which trainval.txt is used. 100 are enough.",
+)
+@click.option(
     "--data",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Compare on photos of this folder in Oxford-IIIT Pet's layout. Default: drawn pictures.",
+    help="Compare on photos of this folder in Oxford-IIIT Pet's layout. Default: for int8 photos "
+    "of --calibration, else drawn pictures.",
 )
 @exits
 def main(
-    target: Path, source: Path | None, runs: Path, precision: Precision, data: Path | None
+    target: Path,
+    source: Path | None,
+    runs: Path,
+    precision: Precision,
+    calibration: Path | None,
+    data: Path | None,
 ) -> int:
     """Write a trained network to MODEL.onnx, if it computes there what it computes in Keras."""
     if target.suffix != ".onnx":
         raise click.BadParameter(f"{target} does not end in .onnx", param_hint="MODEL.onnx")
+    if precision == "int8" and calibration is None:
+        raise click.UsageError(
+            "--precision int8 needs --calibration DIR, a folder of photos like those the network "
+            "will see"
+        )
+    if precision != "int8" and calibration is not None:
+        raise click.UsageError(f"--calibration is for --precision int8, not {precision}")
     # The conversion is TensorFlow's, whatever the network was trained on.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
@@ -70,10 +90,10 @@ def main(
     if source is None:
         source = trained.newest_run(runs)
     click.echo(f"exporting {source}", err=True)
-    result = convert.export(source, target, precision, data)
+    result = convert.export(source, target, precision, data, calibration)
     click.echo(
         f"wrote {result.path}: {result.size / 1e6:.1f} MB, {precision}\n"
-        f"same as Keras: {result.parity}\n"
+        f"compared with Keras in float32: {result.parity}\n"
         f"graph and weights: {result.signature.graph_hash}\n"
         f"next: petseg-batch images/ masks/ --model {result.path}",
         err=True,

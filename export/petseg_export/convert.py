@@ -7,6 +7,7 @@ it, so that whoever runs it cannot do them differently.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,24 +15,32 @@ from typing import Literal
 import keras
 import numpy as np
 import onnx
+import onnxruntime
 import tensorflow as tf
 import tf2onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 import petseg
 from petseg import signature
+from petseg.dataset import hash_names
 from petseg.errors import ModelError
 from petseg.model import Architecture, preprocess
 from petseg.signature import INPUT, MASK, PROBABILITIES, Signature
 from petseg.temporary import replacing
-from petseg_export import graph, parity, trained
+from petseg_export import calibration, graph, parity, quantize, trained
 
 # The highest opset tf2onnx 1.17 writes.
 OPSET = 18
+# Up to this one Relu has no function body.  With one, onnxruntime's CPU provider, which has no
+# float16 kernels, takes it apart before it widens the graph to float32, and then cannot join it
+# with the convolution before it: 9 % slower (benchmarks/README.md).
+FLOAT16_OPSET = 17
 
-Precision = Literal["float32", "float16"]
+FloatPrecision = Literal["float32", "float16"]
+Precision = Literal[FloatPrecision, "int8"]
 
-_DTYPES: dict[Precision, type[np.floating]] = {"float32": np.float32, "float16": np.float16}
+
+_DTYPES: dict[FloatPrecision, type[np.floating]] = {"float32": np.float32, "float16": np.float16}
 
 
 @dataclass(frozen=True)
@@ -52,21 +61,31 @@ class ExportResult:
 
 
 def export(
-    source: Path, target: Path, precision: Precision = "float32", data: Path | None = None
+    source: Path,
+    target: Path,
+    precision: Precision = "float32",
+    data: Path | None = None,
+    calibration_photos: Path | None = None,
 ) -> ExportResult:
     """Write `source` as a petseg ONNX file, if it computes what the Keras network computes.
 
     Args:
-        source: a run folder, a .keras file, or an .onnx file that petseg-export wrote.
+        source: a run folder, a .keras file, or a float .onnx file that petseg-export wrote.
         target: the .onnx file to write; replaced whole, or not touched.
         precision: how weights are stored and what the graph computes in.
-        data: folder in Oxford's layout whose first 32 photos are compared; drawn pictures if None.
+        data: folder in Oxford's layout whose first 32 photos are compared, and scored where it
+            holds their trimaps.  If None, photos that int8 was calibrated on, or drawn pictures.
+        calibration_photos: for int8, a folder as `calibration.read_photos` takes it.
 
     Raises:
         ModelError: the source cannot be exported, the target cannot be written, or the result is
             out of `parity.BOUNDS`.
-        DatasetError: the source's run or `data` is damaged, or `data` holds fewer than 32 photos.
+        DatasetError: the source's run or `data` is damaged, or `data` holds fewer than 32 photos,
+            or `calibration_photos` too few.
+        ValueError: int8 without photos to calibrate on, or another precision with them.
     """
+    if (precision == "int8") != (calibration_photos is not None):
+        raise ValueError("int8, and int8 alone, needs photos to calibrate on")
     if not target.parent.is_dir():
         raise ModelError(f"cannot write {target}: there is no folder {target.parent}")
     if target.exists() and source.exists() and target.samefile(source):
@@ -74,16 +93,24 @@ def export(
     hide_gpus()
     model = trained.load(source)
     size = model.architecture.size
-    images = parity.draw_images(size) if data is None else parity.read_images(data, size)
-    file, layers = convert(model.network, model.architecture, precision)
+    photos = (
+        None if calibration_photos is None else calibration.read_photos(calibration_photos, size)
+    )
+    compared = _to_compare(data, photos, model)
+    float_precision: FloatPrecision = "float16" if precision == "float16" else "float32"
+    file, layers = convert(model.network, model.architecture, float_precision)
+    if photos is not None:
+        file, layers = quantize.quantize(file, photos.images)
+    found = parity.compare(model.network, file.SerializeToString(), compared)
+    parity.check(found, precision)
     graph_hash = signature.hash_graph(file.graph.SerializeToString())
-    about = _describe(model, precision, layers, graph_hash)
+    about = dataclasses.replace(
+        _describe(model, precision, layers, graph_hash, photos), parity=dataclasses.asdict(found)
+    )
     onnx.helper.set_model_props(file, dict(signature.to_metadata(about)))
     content = file.SerializeToString()
     # Read as petseg-batch will read it: this also compares the hash with the graph as it is stored.
     about = signature.parse(content)
-    found = parity.compare(model.network, content, images)
-    parity.check(found, precision)
     _write(target, content)
     return ExportResult(target, len(content), about, found)
 
@@ -96,7 +123,7 @@ def hide_gpus() -> None:
 
 
 def convert(
-    network: keras.Model, architecture: Architecture, precision: Precision
+    network: keras.Model, architecture: Architecture, precision: FloatPrecision
 ) -> tuple[onnx.ModelProto, dict[str, tuple[str, str]]]:
     """The network between pixels and pixels as an ONNX model, without a signature.
 
@@ -138,10 +165,23 @@ def convert(
     graph.name_layers(model, untrained)
     if precision == "float16":
         model = convert_float_to_float16(model)
+        next(opset for opset in model.opset_import if not opset.domain).version = FLOAT16_OPSET
     layers = graph.store_weights(model, network, _DTYPES[precision])
     graph.tidy(model, layers)
     onnx.checker.check_model(model, full_check=True)
     return model, layers
+
+
+def _to_compare(
+    data: Path | None, photos: calibration.Photos | None, model: trained.Trained
+) -> parity.Pictures:
+    size = model.architecture.size
+    if data is not None:
+        return parity.read_pictures(data, size, model.classes)
+    if photos is not None:
+        # Drawn pictures are not what the ranges were chosen for.
+        return parity.Pictures(photos.images[: parity.IMAGES])
+    return parity.Pictures(parity.draw_images(size))
 
 
 def _describe(
@@ -149,7 +189,9 @@ def _describe(
     precision: Precision,
     layers: dict[str, tuple[str, str]],
     graph_hash: str,
+    photos: calibration.Photos | None,
 ) -> Signature:
+    calibrated = {} if photos is None else {"calibration": hash_names(photos.names)}
     return Signature(
         size=model.architecture.size,
         filters=model.architecture.filters,
@@ -159,7 +201,7 @@ def _describe(
         decoder=model.decoder,
         layers=layers,
         recipe=model.recipe,
-        split_hash=model.split_hash,
+        split_hash=model.split_hash | calibrated,
         metrics=model.metrics,
         versions={
             "petseg": petseg.__version__,
@@ -167,7 +209,8 @@ def _describe(
             "tensorflow": tf.__version__,
             "tf2onnx": tf2onnx.__version__,
             "onnx": onnx.__version__,
-        },
+        }
+        | ({} if photos is None else {"onnxruntime": onnxruntime.__version__}),
         graph_hash=graph_hash,
     )
 

@@ -12,9 +12,11 @@ from petseg.cli.common import FAILED, exits
 from petseg.errors import PetsegError
 
 # Known here as text, so that --help need not load numpy, Pillow and onnxruntime; a test compares.
-PROVIDERS = ("auto", "cuda", "cpu")
+PROVIDERS = ("auto", "cuda", "openvino", "cpu")
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16", "int8")
 FORMATS = ("index", "color", "binary", "alpha", "overlay", "coco", "parquet")
 MAX_PIXELS = 250_000_000
+READ_TIMEOUT = 60.0
 
 
 @click.command()
@@ -26,6 +28,13 @@ MAX_PIXELS = 250_000_000
     help="ONNX file made by petseg-export.  [default: ./model.onnx, else the one in the package]",
 )
 @click.option("--provider", type=click.Choice(PROVIDERS), default="auto", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="What the network is computed in.  auto: the provider's fastest for this model file.",
+)
 @click.option("--batch-size", type=click.IntRange(1), help="Images at once through the network.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that decode and encode.")
 @click.option(
@@ -65,6 +74,14 @@ MAX_PIXELS = 250_000_000
     default=MAX_PIXELS,
     show_default=True,
     help="Larger images fail.",
+)
+@click.option(
+    "--read-timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    default=READ_TIMEOUT,
+    show_default=True,
+    help="Images that take longer to read fail, on a network share that does not answer, say.",
 )
 @click.option("--redo", is_flag=True, help="Make petseg's own masks again.")
 @click.option("--overwrite", is_flag=True, help="Make all masks again, a person's too.")
@@ -110,7 +127,8 @@ def main(quiet: bool, as_json: bool, **options: Any) -> int:
         raise
     finally:
         progress.close()
-    progress.say(report.summary())
+    for line in report.summary().split("\n"):
+        progress.say(line)
     if as_json:
         click.echo(json.dumps(report.as_dict()))
     return report.exit_code

@@ -27,6 +27,15 @@ def _raise_terminated(signum: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
+def printable(text: str) -> str:
+    """Text as one line of a terminal can show it: what file names may hold could steer it."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def exits(command: Callable[P, int]) -> Callable[P, None]:
     """Turn a function that returns an exit code, or raises one of petseg's errors, into a command.
 
@@ -39,7 +48,7 @@ def exits(command: Callable[P, int]) -> Callable[P, None]:
         try:
             code = command(*args, **kwargs)
         except PetsegError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {printable(str(error))}", err=True)
             code = FAILED
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
+from petseg.cli.common import printable
+
 if TYPE_CHECKING:
     from petseg.engines.outcome import Outcome
 
@@ -50,7 +52,7 @@ class BatchProgress:
     def say(self, line: str) -> None:
         """Show a line for people, above the bar."""
         if not self.quiet:
-            tqdm.write(line, file=self.stream)
+            tqdm.write(printable(line), file=self.stream)
 
     def begin(self, total: int, provider: str) -> None:
         self.total, self.provider = total, provider
@@ -69,7 +71,7 @@ class BatchProgress:
         self.settled += 1
         if outcome.status == "failed":
             self.failed += 1
-            self.say(f"failed: {printable(outcome.work.name)}: {outcome.problem}")
+            self.say(f"failed: {outcome.work.name}: {outcome.problem}")
 
     def tick(self) -> None:
         now = self.clock()
@@ -110,11 +112,6 @@ class BatchProgress:
             self._bar.set_description_str(self.line())
         elif not self.quiet:
             self.say(self.line())
-
-
-def printable(name: str) -> str:
-    """A file name as one line of a terminal can show it."""
-    return name.encode("utf-8", "backslashreplace").decode() if name.isprintable() else ascii(name)
 
 
 def _rate(count: int, seconds: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from petseg.cli.quiet import quiet_import
 from petseg.cli.train_options import configure, hyperparameters
 from petseg.errors import DatasetError, MissingPackageError, PetsegError
 from petseg.recipes import RECIPES
-from petseg.runs import RunFolder, newest_unfinished
+from petseg.runs import RunFolder, fresh_folder, newest_unfinished
 
 RUNS = Path("runs")
 
@@ -72,21 +73,21 @@ def main(
     if resume:
         _refuse_options(ctx)
         folder = _unfinished(out)
-        config = folder.config()
+        out, config = folder.path, folder.config()
         data = _data_of_resumed(ctx, folder, data)
     else:
         config = configure(RECIPES[recipe], options)
-        folder = RunFolder(out or RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe}")
-        if folder.begun and not summary:
+        if out is not None and RunFolder(out).begun and not summary:
             raise DatasetError(
-                f"{folder.path} holds a run already; go on with it by "
-                f"petseg-train --resume --out {folder.path}, or choose another folder"
+                f"{out} holds a run already; go on with it by "
+                f"petseg-train --resume --out {out}, or choose another folder"
             )
     training = _import_training()
     if summary:
         click.echo(training.summary(config))
         return OK
     data = data or download.oxford_iiit_pet()
+    folder = RunFolder(out or fresh_folder(RUNS, f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe}"))
     click.echo(f"run: {folder.path}\ndata: {data}", err=True)
     try:
         result = training.fit(config, data, folder.path)
@@ -95,6 +96,10 @@ def main(
             again = f"petseg-train --resume --out {folder.path}"
             click.echo(f"\ngo on from the last whole epoch: {again}", err=True)
         raise
+    finally:
+        if out is None:
+            with contextlib.suppress(OSError):
+                folder.path.rmdir()  # where nothing was begun in it
     click.echo(
         f"\non {result.images} images of the validation part:\n{result.scores.table()}\n\n"
         f"next: petseg-export model.onnx --from {folder.path}",

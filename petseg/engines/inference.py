@@ -1,4 +1,4 @@
-"""The session in a thread of its own; onnxruntime lets go of Python's lock while it runs."""
+"""The session, a thread for each of its streams; they let go of Python's lock while it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from petseg import steps
 from petseg.engines.outcome import Batch
-from petseg.runtime import Session
+from petseg.runtime import Session, Stream
 
 T = TypeVar("T")
 
@@ -28,26 +28,30 @@ class Inference(Generic[T]):
 
     def __init__(
         self,
-        session: Session | None,
+        session: Session,
         images: NDArray[np.uint8],
         probabilities: NDArray[np.uint8],
         bell: tuple[Connection, Connection],
     ) -> None:
-        """Start the thread.
+        """Start the threads.
 
         Args:
-            session: the model; None where nothing is ever put.
+            session: the model.
             images: all slots' inputs, uint8 (slots, S, S, 3).
             probabilities: all slots' outputs, uint8 (slots, C, S, S).
             bell: both ends of a pipe, the reading end first.
         """
-        self.session = session
         self.images, self.probabilities = images, probabilities
         self.bell, self._rope = bell
+        self._ringing = threading.Lock()
         self._tasks: queue.SimpleQueue[tuple[T, Sequence[int], int] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[tuple[T, Batch | BaseException]] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="petseg-infer", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._serve, args=(session.open_stream(),), daemon=True)
+            for _ in range(session.streams)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def put(self, tag: T, slots: Sequence[int], waiting: int) -> None:
         """Queue a batch; `tag` comes back with its result, `waiting` is for the books."""
@@ -62,24 +66,25 @@ class Inference(Generic[T]):
         return tag, result
 
     def close(self) -> None:
-        """End the thread, after the batches that are queued."""
-        self._tasks.put(None)
-        self._thread.join()
+        """End the threads, after the batches that are queued."""
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
         self.bell.close()
         self._rope.close()
 
-    def _serve(self) -> None:
+    def _serve(self, stream: Stream) -> None:
         while (task := self._tasks.get()) is not None:
-            assert self.session is not None
             tag, slots, waiting = task
             result: Batch | BaseException
             try:
-                wall, cpu = time.perf_counter(), time.process_time()
-                scores = steps.infer(self.session, self.images[list(slots)])
+                started = time.perf_counter()
+                scores = steps.infer(stream, self.images[list(slots)])
                 self.probabilities[list(slots)] = scores
-                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-                result = Batch(len(slots), wall, cpu, waiting)
+                result = Batch(len(slots), time.perf_counter() - started, waiting)
             except BaseException as error:  # raised again in the main thread, by `take`
                 result = error
             self._results.put((tag, result))
-            self._rope.send_bytes(b"!")
+            with self._ringing:
+                self._rope.send_bytes(b"!")

@@ -54,12 +54,10 @@ class Batch:
 
     Attributes:
         images: how many.
-        wall_seconds: how long it took.
-        cpu_seconds: processor time of this process while it ran.
+        wall_seconds: how long it took, of one stream's time.
         waiting: images that were ready beyond this batch.
     """
 
     images: int
     wall_seconds: float
-    cpu_seconds: float
     waiting: int

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import pickle
 import signal
+import sys
 import time
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,16 +26,15 @@ from petseg.steps import Job, MaskKeptError, Photo
 _BAD_NAME = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
 
-@dataclass(frozen=True, slots=True)
-class ReadTask:
+# Tuples, because each is packed and unpacked for every photo.
+class ReadTask(NamedTuple):
     """Decode the photo at `path` into the input part of a slot."""
 
     slot: int
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class WriteTask:
+class WriteTask(NamedTuple):
     """Make the mask `name` from the probabilities in a slot."""
 
     slot: int
@@ -38,8 +42,7 @@ class WriteTask:
     photo: Photo
 
 
-@dataclass(frozen=True, slots=True)
-class DeriveTask:
+class DeriveTask(NamedTuple):
     """Make formats of the mask `name` that is there, of the photo at `path`."""
 
     name: str
@@ -50,8 +53,7 @@ class DeriveTask:
 Task = ReadTask | WriteTask | DeriveTask
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What became of a task.
 
     Attributes:
@@ -100,22 +102,49 @@ class Slots:
         )
 
 
+def send(connection: Connection, message: Task | Reply | None) -> None:
+    """Connection.send, without its detour for objects that only multiprocessing can pack."""
+    connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+
+def receive(connection: Connection) -> Any:
+    """What `send` sent; raises EOFError or OSError where the other end is closed."""
+    return pickle.loads(connection.recv_bytes())
+
+
 def work(connection: Connection, slots: Slots, job: Job) -> None:
     """Serve tasks until the parent closes the connection, or is gone."""
     # Ctrl-C reaches the whole process group; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _let_go()
     # There is a worker for each core already.
     cv2.setNumThreads(1)
     images, probabilities = slots.arrays()
     try:
-        connection.send(None)  # ready
+        send(connection, None)  # ready
         while True:
-            task = connection.recv()
+            task = receive(connection)
             started = time.process_time()
-            connection.send(_serve(task, images, probabilities, job, started))
+            send(connection, _serve(task, images, probabilities, job, started))
     except (EOFError, OSError):
         return  # `_serve` lets none of these out: the parent is gone
+
+
+def _let_go() -> None:
+    """Hold nothing that others wait for: a worker may hang where not even a kill ends it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    # Results are the parent's to print; who reads them waits until nobody can write any more.
+    os.dup2(null, 1)
+    if sys.platform == "linux":
+        # The fork server, and the tracker of named memory, of which there is none here
+        # (`sharedbuffer`), have the parent's stdout, too, and end when nobody holds these.
+        server = forkserver._forkserver
+        server_held = server._forkserver_alive_fd  # type: ignore[attr-defined]
+        for held in (resource_tracker.getfd(), server_held):
+            if held is not None:
+                os.dup2(null, held)
+    os.close(null)
 
 
 def _serve(

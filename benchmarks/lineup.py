@@ -1,0 +1,48 @@
+"""Who competes: each contestant's script, and what it is to compute on and in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way from photos to masks, or a part of one.
+
+    Attributes:
+        script: in `contestants/`.
+        ceiling: the contestant that it cannot pass, having the same work to do and more.
+        provider: "cpu" or "openvino"; None for the one that the bench was given.
+        precision: what it is to compute in.
+    """
+
+    script: str
+    ceiling: str | None = None
+    provider: str | None = None
+    precision: str = "float32"
+
+
+CONTESTANTS = {
+    "article": Contestant("article", "bare-keras"),
+    "keras-bfloat16": Contestant("article", "bare-keras-bfloat16", "cpu", "bfloat16"),
+    "pytorch-bfloat16": Contestant("pytorch", None, "cpu", "bfloat16"),
+    "plain-onnxruntime": Contestant("plain_onnxruntime", "bare-onnxruntime"),
+    "openvino-bfloat16": Contestant(
+        "openvino_queue", "bare-openvino-bfloat16", "openvino", "bfloat16"
+    ),
+    "openvino-int8": Contestant("openvino_queue", "bare-openvino-int8", "openvino", "int8"),
+    "petseg-batch": Contestant("petseg_batch", "bare-onnxruntime"),
+    "petseg-batch-bfloat16": Contestant(
+        "petseg_batch", "bare-openvino-bfloat16", "openvino", "bfloat16"
+    ),
+    "petseg-batch-int8": Contestant("petseg_batch", "bare-openvino-int8", "openvino", "int8"),
+    "bare-keras": Contestant("bare_keras"),
+    "bare-keras-bfloat16": Contestant("bare_keras", None, "cpu", "bfloat16"),
+    "bare-onnxruntime": Contestant("bare_onnxruntime"),
+    "bare-openvino-bfloat16": Contestant("bare_openvino", None, "openvino", "bfloat16"),
+    "bare-openvino-int8": Contestant("bare_openvino", None, "openvino", "int8"),
+}
+
+BASELINE = "article"
+# Whose masks the others' are compared with, where it takes part: float32, on the CPU or on CUDA.
+REFERENCE = "petseg-batch"

@@ -1,0 +1,81 @@
+"""petseg-batch with a log of its memory, for memory.py: IMAGES MASKS LOG [--real]."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import processes
+from null_session import NullSession
+
+from petseg import runtime
+from petseg.batch import run_batch
+from petseg.batch_config import BatchConfig
+from petseg.engines.outcome import Outcome
+
+
+class Done:
+    """Counts masks; see `petseg.batch.Progress`."""
+
+    masks = 0
+
+    def begin(self, total: int, provider: str) -> None:
+        del total, provider
+
+    def count(self, outcome: Outcome) -> None:
+        self.masks += outcome.status == "done"
+
+    def tick(self) -> None:
+        """It has a clock of its own."""
+
+
+def main() -> None:
+    images, masks, log = sys.argv[1:4]
+    if "--real" not in sys.argv:
+        runtime.open_session = null_session  # type: ignore[assignment]
+    started = time.perf_counter()
+    done = Done()
+    planned = 0.0
+    over = threading.Event()
+
+    def say(line: str) -> None:
+        nonlocal planned
+        if " to do, " in line:
+            planned = time.perf_counter() - started
+
+    with Path(log).open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("seconds", "done", "memory", "plan"))
+
+        def note() -> None:
+            seconds = time.perf_counter() - started
+            rows.writerow((seconds, done.masks, processes.memory(os.getpid()), planned))
+
+        def watch() -> None:
+            while not over.wait(1):
+                note()
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            config = BatchConfig(images=images, masks=Path(masks), provider="cpu")
+            run_batch(config, say, done)
+        finally:
+            over.set()
+            thread.join()
+            note()
+
+
+def null_session(path: Path, signature: Any, *options: Any) -> NullSession:
+    """In the place of `petseg.runtime.open_session`."""
+    del path, options
+    return NullSession(signature)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""How images flow from reading through the session to writing, and what happens when it stops.
+
+work -> [read in a worker] -> ready -> [infer in a thread] -> [write in a worker] -> outcome
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from petseg.engines.inference import Inference
+from petseg.engines.outcome import Batch, Outcome, Work
+from petseg.engines.pool import Pool, Worker
+from petseg.engines.tuning import BatchTuner
+from petseg.engines.worker import DeriveTask, ReadTask, Reply, Task, WriteTask, receive, send
+from petseg.errors import PetsegError
+from petseg.runtime import Session
+from petseg.steps import Photo
+
+# Tasks in a worker's hands, so that it never waits for this process.
+TASKS_PER_WORKER = 2
+# Batches waiting for the session's streams, so that they never wait either.
+BATCHES_WAITING = 1
+# How many photos each worker does until its number is looked at again, and the share of the time
+# that the session has to run for it to be left as it is.
+_PATIENCE = 4
+_BUSY = 0.9
+# How long a signal may have to wait to be noticed.
+_POLL_SECONDS = 0.2
+# How long images that are ready wait for others to fill their batch, while the session is idle.
+_GATHER_SECONDS = 1.0
+# What a worker is left with when the run is to stop.
+_GRACE_SECONDS = 2.0
+
+
+@dataclass
+class Flight:
+    """An image under way, and the slot it holds."""
+
+    work: Work
+    slot: int
+    photo: Photo | None = None
+    read_seconds: float = 0.0
+    infer_seconds: float = 0.0
+
+    @property
+    def next_task(self) -> Task:
+        if self.work.derive:
+            return DeriveTask(self.work.mask, self.work.path, self.work.derive)
+        if self.photo is None:
+            return ReadTask(self.slot, self.work.path)
+        return WriteTask(self.slot, self.work.mask, self.photo)
+
+    @property
+    def verb(self) -> str:
+        """What is done to it, for people."""
+        if self.work.derive:
+            return "making formats of its mask"
+        return "reading it" if self.photo is None else "writing its mask"
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a flow runs on.
+
+    Attributes:
+        session: the model.
+        inference: its threads.
+        pool: the workers.
+        slots: how many images may be under way.
+        tuner: says how large batches are to be.
+        most_workers: there may be up to so many.
+        read_timeout: seconds after which a worker that is still at one task is killed.
+    """
+
+    session: Session
+    inference: Inference[list[Flight]]
+    pool: Pool[Flight]
+    slots: int
+    tuner: BatchTuner
+    most_workers: int
+    read_timeout: float
+
+
+class Flow:
+    """The state of one run: which images are where."""
+
+    def __init__(
+        self,
+        means: Means,
+        todo: Iterator[Work],
+        on_outcome: Callable[[Outcome], None],
+        on_batch: Callable[[Batch], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.session, self.pool, self.inference = means.session, means.pool, means.inference
+        self.tuner, self.most_workers = means.tuner, means.most_workers
+        # Since the number of workers was looked at: images ended, and the session's busy seconds.
+        self.ended, self.busy, self.since = 0, 0.0, time.perf_counter()
+        self.todo: Iterator[Work] | None = todo
+        self.on_outcome, self.on_batch, self.stopping = on_outcome, on_batch, stopping
+        self.read_timeout = means.read_timeout
+        self.stopped = False
+        # Seconds of this run, and when they were last counted on.
+        self.clock, self.looked = 0.0, time.monotonic()
+        # When the oldest of `ready` got there.
+        self.gathering = 0.0
+        self.slots = means.slots
+        self.free = list(range(self.slots))
+        self.reading = 0
+        self.ready: deque[Flight] = deque()
+        self.batches = 0
+        # To be written, or taken from a worker that died.
+        self.waiting: deque[Flight] = deque()
+
+    def loop(self) -> None:
+        while True:
+            if self.stopping():
+                self.todo, self.stopped = None, True
+            self._tick()
+            self._hand_out()
+            self._launch()
+            if self.todo is None and len(self.free) == self.slots:
+                return
+            self._collect()
+            self._end_those_that_hang()
+
+    def _tick(self) -> None:
+        """Let the clock go on: but not over a time in which this process itself stood still."""
+        now = time.monotonic()
+        self.clock += min(now - self.looked, 5 * _POLL_SECONDS)
+        self.looked = now
+
+    def _hand_out(self) -> None:
+        """Give every worker something to do; writing comes first, because it frees slots."""
+        while True:
+            worker = min(self.pool.workers.values(), key=lambda worker: len(worker.tasks))
+            if len(worker.tasks) >= TASKS_PER_WORKER:
+                return
+            flight = self.waiting.popleft() if self.waiting else self._next()
+            if flight is None:
+                return
+            if not worker.tasks:
+                worker.since = self.clock
+            worker.tasks.append(flight)
+            # Where it is dead, `_collect` buries it, after what it had to say before.
+            with contextlib.suppress(OSError):
+                send(worker.pipe, flight.next_task)
+
+    def _next(self) -> Flight | None:
+        if self.todo is None or not self.free:
+            return None
+        work = next(self.todo, None)
+        if work is None:
+            self.todo = None
+            return None
+        self.reading += 1
+        return Flight(work, self.free.pop())
+
+    def _launch(self) -> None:
+        """Hand the session full batches, and a smaller one when nothing more is being read.
+
+        Or nothing that comes soon: images that are ready do not wait for one that hangs.
+        """
+        size = self.tuner.size
+        while self.ready and self.batches < self.session.streams + BATCHES_WAITING:
+            waited = 0.0 if self.batches else self.clock - self.gathering
+            if len(self.ready) < size and self.reading and waited < _GATHER_SECONDS:
+                return
+            self.gathering = self.clock
+            flights = [self.ready.popleft() for _ in range(min(size, len(self.ready)))]
+            self.batches += 1
+            self.inference.put(flights, [flight.slot for flight in flights], len(self.ready))
+
+    def _collect(self) -> None:
+        """Wait for workers and session, and take what they have."""
+        for pipe in self.pool.bells.wait(_POLL_SECONDS):
+            if pipe is self.inference.bell:
+                flights, batch = self.inference.take()
+                self.batches -= 1
+                self.tuner.add(batch.images, batch.wall_seconds)
+                self.tuner.limit(self.session.batch_size)
+                self.busy += batch.wall_seconds
+                for flight in flights:
+                    flight.infer_seconds = batch.wall_seconds / batch.images
+                self.on_batch(batch)
+                self.waiting.extend(flights)
+                continue
+            worker = self.pool.workers[pipe]
+            try:
+                reply = receive(pipe)
+            except (EOFError, OSError):
+                self._bury(worker)
+                continue
+            worker.since = self.clock
+            if reply is None:
+                worker.ready = True
+                continue
+            worker.peak_memory = reply.peak_memory or 0
+            self._replied(worker.tasks.popleft(), reply)
+
+    def _replied(self, flight: Flight, reply: Reply) -> None:
+        if reply.stop is not None:
+            raise PetsegError(
+                f"{reply.stop}; what is done stays valid, and the same command goes on from there"
+            )
+        if reply.kept:
+            self._end(flight, Outcome(flight.work, "kept"))
+        elif reply.problem is not None:
+            self._end(flight, Outcome(flight.work, "failed", reply.problem))
+        elif flight.work.derive:
+            self._end(flight, Outcome(flight.work, "derived", write_seconds=reply.seconds))
+        elif flight.photo is None:
+            self.reading -= 1
+            flight.photo, flight.read_seconds = reply.photo, reply.seconds
+            if not self.ready:
+                self.gathering = self.clock
+            self.ready.append(flight)
+        else:
+            assert reply.certainty is not None
+            pixels = flight.photo.height * flight.photo.width
+            seconds = (flight.read_seconds, reply.seconds, flight.infer_seconds)
+            outcome = Outcome(flight.work, "done", None, pixels, *seconds, *reply.certainty)
+            self._end(flight, outcome)
+
+    def _grow(self) -> None:
+        """Every few photos: one worker more, where the session had to wait for those there are."""
+        workers = len(self.pool.workers)
+        self.ended += 1
+        if self.ended < _PATIENCE * workers:
+            return
+        now = time.perf_counter()
+        waited = self.busy < _BUSY * (now - self.since) * self.session.streams
+        behind = len(self.ready) >= self.tuner.size
+        if waited and not behind and self.todo is not None and workers < self.most_workers:
+            self.pool.add()
+        self.ended, self.busy, self.since = 0, 0.0, now
+
+    def _end(self, flight: Flight, outcome: Outcome | None) -> None:
+        if flight.photo is None:
+            self.reading -= 1
+        self.free.append(flight.slot)
+        if outcome is not None:
+            self.on_outcome(outcome)
+        self._grow()
+
+    def _end_those_that_hang(self) -> None:
+        limit = self.read_timeout
+        if self.stopped:
+            limit = min(limit, _GRACE_SECONDS)
+        for worker in [*self.pool.workers.values()]:
+            at_work = worker.ready and worker.tasks and not worker.pipe.poll()
+            if at_work and self.clock - worker.since > limit:
+                self._bury(worker, hangs=True)
+
+    def _bury(self, worker: Worker[Flight], hangs: bool = False) -> None:
+        """A worker died or hangs: the image it was at has failed, those behind it go to another."""
+        ended = self.pool.replace(worker, hangs)
+        # One that never was ready had not begun.
+        if worker.ready and worker.tasks:
+            flight = worker.tasks.popleft()
+            verb = flight.verb
+            problem = f"a worker process died ({ended}) while {verb}"
+            if hangs:
+                problem = (
+                    f"{verb} took more than {self.read_timeout:g} seconds: what it lies on does "
+                    "not answer, or it needs a larger --read-timeout"
+                )
+            # A run that is to stop has not given it the time that it may take.
+            left = hangs and self.stopped
+            self._end(flight, None if left else Outcome(flight.work, "failed", problem))
+        self.waiting.extend(worker.tasks)

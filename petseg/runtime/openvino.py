@@ -1,0 +1,131 @@
+"""OpenVINO's own runtime: processors of every make, in bfloat16 and int8 where they have them.
+
+Not its plug-in for onnxruntime, which shows no device on processors that are not Intel's, and takes
+one batch at a time; here one stream for each few cores keeps them all busy.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petseg.errors import MissingPackageError, ModelError, ProviderError
+from petseg.machine import usable_cores
+from petseg.signature import INPUT, PROBABILITIES, Signature
+
+# As OpenVINO names what the network is computed in (ov::hint::inference_precision).
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def problem() -> str | None:
+    """What is missing for OpenVINO, and what to do about it; None where nothing is."""
+    if importlib.util.find_spec("openvino") is None:
+        return "the package openvino is not installed; pip install 'petseg[openvino]'"
+    return None
+
+
+class OpenVinoSession:
+    """A model compiled for this processor; see `session.Session`.
+
+    One image at a time goes through each stream, and as many streams run side by side as OpenVINO
+    finds good for throughput.
+    """
+
+    provider = "openvino"
+
+    def __init__(
+        self,
+        model: Path,
+        signature: Signature,
+        precision: str = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        """Compile the model.
+
+        Args:
+            model: a petseg ONNX file.
+            signature: the file's.
+            precision: "auto", "float32", "bfloat16", or "int8" for a file that is stored in it.
+            batch_size: images that a stream takes at once; 1 if None.
+
+        Raises:
+            MissingPackageError: OpenVINO is not installed.
+            ModelError: OpenVINO refuses the file.
+            ProviderError: the processor has no such precision.
+        """
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingPackageError("openvino", "openvino", "--provider openvino") from error
+        core = openvino.Core()
+        self.signature = signature
+        self.batch_size = batch_size or 1
+        self.batch_sizes: tuple[int, ...] = (self.batch_size,)
+        self.notes: list[str] = []
+        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        computed = _resolve(precision, signature.precision, has_bfloat16)
+        self.precision = "int8" if signature.precision == "int8" else computed
+        config = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": _HINTS[computed],
+            "INFERENCE_NUM_THREADS": usable_cores(),
+            # The workers need the cores, too; a pinned thread would wait for one of them.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            network = core.read_model(model)
+            # The mask is not asked for, and so not computed.
+            wanted = openvino.Model([network.output(PROBABILITIES)], network.get_parameters())
+            wanted.reshape({INPUT: [self.batch_size, signature.size, signature.size, 3]})
+            self._compiled = core.compile_model(wanted, "CPU", config)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot load {model}: {error}") from error
+        self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+
+    def open_stream(self) -> OpenVinoStream:
+        """A new stream."""
+        return OpenVinoStream(self._compiled.create_infer_request(), self.batch_size)
+
+
+class OpenVinoStream:
+    """One inference request, with its buffers; see `session.Stream`."""
+
+    def __init__(self, request: Any, batch_size: int) -> None:
+        self._request = request
+        self._batch_size = batch_size
+        self._input = request.get_input_tensor().data
+        self._output = request.get_output_tensor().data
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        result = np.empty((len(images), *self._output.shape[1:]), np.uint8)
+        for first in range(0, len(images), self._batch_size):
+            part = images[first : first + self._batch_size]
+            # What is left behind `part` is an earlier batch; its results are not looked at.
+            self._input[: len(part)] = part
+            self._request.infer()
+            result[first : first + len(part)] = self._output[: len(part)]
+        return result
+
+
+def _resolve(precision: str, stored: str, has_bfloat16: bool) -> str:
+    """What the layers that are not int8 are computed in."""
+    if precision == "auto" or (precision == "int8" and stored == "int8"):
+        return "bfloat16" if has_bfloat16 else "float32"
+    if precision == "int8":
+        raise ProviderError(
+            f"--precision int8 needs a file stored in int8, and this one is stored in {stored}; "
+            "make one with petseg-export --precision int8"
+        )
+    if precision not in _HINTS:
+        raise ProviderError(
+            f"--precision {precision}: OpenVINO computes in {', '.join(_HINTS)} and int8"
+        )
+    if precision == "bfloat16" and not has_bfloat16:
+        raise ProviderError(
+            "--precision bfloat16: this processor has no bfloat16 arithmetic; take float32 or auto"
+        )
+    return precision

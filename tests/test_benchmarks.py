@@ -1,0 +1,99 @@
+"""The scripts in `benchmarks/` beside bench.py: that they run, and that their sums are right."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def _module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
+def _run(script: str, *arguments: str | Path) -> dict[str, float]:
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    return found[0] if isinstance(found, list) else found
+
+
+def test_the_drawn_probabilities_hold_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = _module("host", monkeypatch).draw_probabilities(64)
+    assert scores.shape == (3, 64, 64)
+    shares = np.bincount(scores.argmax(axis=0).ravel(), minlength=3) / 64**2
+    assert 0.2 < shares[0] < 0.6
+    assert 0.03 < shares[2] < 0.2
+
+
+def test_saturation() -> None:
+    found = _run("saturation.py", "--count", 64, "--drawn", 8, "--workers", 1)
+    assert found["rate"] == 5000
+    assert 0 < found["images_per_second"] < 5000
+    for part in ("host_seconds", "worker_seconds", "parent_seconds"):
+        assert 0 < found[part] < 1
+
+
+def test_memory(tmp_path: Path) -> None:
+    found = _run("memory.py", "--count", 300, "--drawn", 8, "--out", tmp_path / "curves.png")
+    assert found["masks"] == 300
+    assert 20 < found["peak memory of the last third, MB"] < 2000
+    assert 0 < found["microseconds a mask to find it in place"] < 100_000
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (800, 500)
+
+
+def test_growth_and_slowing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = _module("memory", monkeypatch)
+    rows = [
+        {"seconds": float(t), "done": 10.0 * t - t * t / 100, "memory": 1e8 + 1e6 * t, "plan": 0.0}
+        for t in range(91)
+    ]
+    found = memory.describe(rows, [{**rows[-1], "plan": 0.0819}])
+    assert found["peak memory of the first third, MB"] == 130
+    assert found["peak memory of the last third, MB"] == 190
+    assert found["images/s of the first third"] > found["images/s of the last third"] > 8
+    assert found["microseconds a mask to find it in place"] == pytest.approx(100, abs=0.1)
+
+
+def test_operations_are_those_of_the_network(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted again from the file: every kernel meets every pixel of the side it belongs to."""
+    import onnx
+    from onnx import shape_inference
+
+    from petseg import signature
+
+    roofline = _module("roofline", monkeypatch)
+    about = signature.read(tiny_model)
+    graph = shape_inference.infer_shapes(onnx.load(tiny_model)).graph
+    sides = {
+        value.name: value.type.tensor_type.shape.dim[2].dim_value
+        for value in graph.value_info
+        if len(value.type.tensor_type.shape.dim) == 4
+    }
+    kernels = {tensor.name: tensor.dims for tensor in graph.initializer}
+    expected = 0
+    for node in graph.node:
+        if node.op_type in ("Conv", "ConvTranspose"):
+            pixels = sides[node.output[0] if node.op_type == "Conv" else node.input[0]] ** 2
+            expected += 2 * pixels * int(np.prod(kernels[node.input[1]]))
+    found = roofline.count_operations(about.size, about.filters, len(about.classes))
+    assert found == expected
+    # VGG16 and its decoder at 224 px: facts of the article's network.
+    assert roofline.count_operations(224, (64, 128, 256, 512, 512), 3) == pytest.approx(
+        48e9, rel=0.01
+    )
