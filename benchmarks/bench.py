@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import gpu
 import inputs
 import processes
 import results
@@ -78,6 +79,7 @@ SHOWN = 20
     default="auto",
     help="Of those that have no provider in their name; the others stay out on cuda.",
 )
+@click.option("--gpu", "settings", is_flag=True, help="First every setting of the CUDA provider.")
 @click.option(
     "--int8-model",
     type=click.Path(path_type=Path),
@@ -97,6 +99,7 @@ def main(
     repeats: int,
     only: tuple[str, ...],
     provider: str,
+    settings: bool,
     int8_model: Path | None,
     keep: Path | None,
     as_json: bool,
@@ -116,6 +119,10 @@ def main(
         else:
             runtime.choose(provider)
         setting = describe(model, provider, int8_model)
+        if settings:
+            path = Path(setting["model"]["path"])
+            setting["gpu"] = gpu.report(path, signature.read(path), provider)
+            click.echo("\n".join(gpu.table(setting["gpu"])) + "\n", err=as_json)
         if images is None:
             inputs.draw(photos, count or DEFAULT_COUNT)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -13,6 +14,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 from PIL import Image
+
+from petseg.errors import PetsegError
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -66,6 +69,38 @@ def test_growth_and_slowing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["peak memory of the last third, MB"] == 190
     assert found["images/s of the first third"] > found["images/s of the last third"] > 8
     assert found["microseconds a mask to find it in place"] == pytest.approx(100, abs=0.1)
+
+
+def test_settings_of_a_gpu_in_dry(
+    tiny_keras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `bench.py --gpu` does, on the CPU provider: every setting is measured once."""
+    import onnxruntime
+
+    from petseg_export.convert import export
+
+    gpu = _module("gpu", monkeypatch)
+    monkeypatch.setattr(gpu, "BATCHES", (1, 3))
+    monkeypatch.setattr(gpu, "SECONDS", 0.01)
+    about = export(tiny_keras, tmp_path / "half.onnx", "float16").signature
+    found = gpu.report(tmp_path / "half.onnx", about, "cpu")
+    rows = found["settings"]
+    assert len(rows) == 3 * (4 + 2 * 2)
+    assert all(row["images_per_second"] > 0 for row in rows)
+    assert {row["precision"] for row in rows} == {"float32", "tf32", "float16"}
+    assert len(list(gpu.table(found))) == 4 + len(rows)
+
+    gpu.widen(tmp_path / "half.onnx", tmp_path / "wide.onnx")
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    half, wide = (
+        onnxruntime.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"]).run(
+            ["probabilities"], {"images": pixels}
+        )[0]
+        for name in ("half.onnx", "wide.onnx")
+    )
+    assert np.abs(half.astype(int) - wide).max() <= 1
+    with pytest.raises(PetsegError, match="takes a file stored in float16"):
+        gpu.report(tmp_path / "half.onnx", dataclasses.replace(about, precision="int8"), "cpu")
 
 
 def test_operations_are_those_of_the_network(
