@@ -94,7 +94,7 @@ def read_all(
     """Every mask in a folder of masks, whoever made it, in the order of names.
 
     In bounded memory, but for the names in one folder.  What is no mask of these classes is passed
-    over.
+    over, and so is what may not be read.
 
     Args:
         folder: of the masks.
@@ -152,8 +152,13 @@ def _read(
 
 def _walk(folder: str, prefix: str) -> Iterator[str]:
     """The names of all files that may be masks, sorted in each folder; links are not entered."""
-    with os.scandir(folder) as entries:
-        names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    except PermissionError:
+        if not prefix:
+            raise
+        return
     for name, is_dir in names:
         if is_dir:
             if prefix or name != RESERVED:

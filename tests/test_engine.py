@@ -22,6 +22,7 @@ from petseg.engines.local import LocalEngine
 from petseg.engines.outcome import Batch, Outcome, Work
 from petseg.engines.worker import Slots
 from petseg.errors import PetsegError
+from petseg.runtime import NoSession
 from petseg.runtime.onnx import OrtSession
 from petseg.sharedbuffer import SharedBuffer
 from petseg.steps import Job
@@ -151,6 +152,40 @@ def test_a_read_that_never_ends_costs_one_image(
             found = read_mask(job.masks / work.mask)
             np.testing.assert_array_equal(found, expected_mask(tiny_model, picture(seed)))
     assert not (job.masks / todo[2].mask).exists()
+
+
+def test_formats_of_masks_that_are_there_need_no_session(
+    session: OrtSession, job: Job, todo: list[Work]
+) -> None:
+    run(session, job, todo)
+    before = {path.name: path.read_bytes() for path in job.masks.glob("*.png")}
+    assert len(before) == COUNT
+    derived = [dataclasses.replace(work, derive=("overlay",)) for work in todo]
+    derived[5] = dataclasses.replace(derived[5], path=Poison(derived[5].path))
+    seen: list[Outcome] = []
+    batches: list[Batch] = []
+    # A photo that is never read to its end is never drawn on.
+    with leased(Path(derived[2].path)):
+        engine = LocalEngine(NoSession(session.signature), job, 1, 4, most_workers=2)
+        try:
+            engine.run(iter(derived), seen.append, batches.append, lambda: False)
+            assert len(engine.pool.workers) == 2
+        finally:
+            engine.close()
+    problems = {outcome.work.name: outcome.problem for outcome in seen}
+    assert problems.pop(todo[2].name) == (
+        "making formats of its mask took more than 4 seconds: what it lies on does not answer, or "
+        "it needs a larger --read-timeout"
+    )
+    died = "a worker process died (SIGKILL) while making formats of its mask"
+    assert problems.pop(todo[5].name) == died
+    assert set(problems.values()) == {None}
+    assert sum(outcome.status == "derived" for outcome in seen) == COUNT - 2 == len(problems)
+    assert batches == []
+    assert engine.restarts == 2
+    assert {path.name: path.read_bytes() for path in job.masks.glob("*.png")} == before
+    pictures = sorted(path.stem for path in (job.masks / "petseg" / "overlay").iterdir())
+    assert pictures == sorted(Path(name).stem for name in problems)
 
 
 def test_a_run_that_is_to_stop_does_not_wait_for_a_read(

@@ -205,7 +205,9 @@ def test_what_may_not_be_read(tiny_model: Path, open_folder: Path) -> None:
     for closed in (images / "secret.png", images / "closed", masks / "hidden"):
         closed.chmod(0)
     try:
-        code, _, errors = as_nobody(open_folder, images, masks, "--model", model)
+        code, _, errors = as_nobody(
+            open_folder, images, masks, "--model", model, "--review-below", "1"
+        )
         failures, kept = rows(masks, "failures.csv"), rows(masks, "kept.csv")
     finally:
         for closed in (images / "closed", masks / "hidden"):
@@ -220,6 +222,8 @@ def test_what_may_not_be_read(tiny_model: Path, open_folder: Path) -> None:
     }
     for name, reason in failures:
         assert errors.count(f"failed: {name}: {reason}") == 1
+    listed = (masks / "petseg" / "review.txt").read_text().splitlines()[1:]
+    assert sorted(listed) == ["good.png", "other/inner.png"]
     for name in ("good.png", "other/inner.png"):
         found = read_mask(masks / name)
         np.testing.assert_array_equal(found, expected_mask(tiny_model, PHOTOS[1]))

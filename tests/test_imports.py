@@ -29,7 +29,7 @@ LAYERS = (
     "petseg.steps petseg.runtime petseg.report petseg.tables",
     "petseg.dataset petseg.pixels petseg.model petseg.batches petseg.scoring petseg.runs"
     " petseg.validation petseg.engines petseg.collisions petseg.plan petseg.batch_config"
-    " petseg.books",
+    " petseg.books petseg.check",
     "petseg.training petseg.batch",
     "petseg.cli.common",
     "petseg.cli petseg_export",

@@ -45,7 +45,7 @@ def test_every_mask_is_found_in_order_and_nothing_else(folder: Path, tmp_path: P
     (folder / "empty.png").write_bytes(b"")
     (folder / "gone.png").symlink_to("nowhere.png")
     (folder / "round").symlink_to(folder)
-    os.mkfifo(folder / "pipe")
+    os.mkfifo(folder / "pipe.png")
     found = read_all(folder)
     assert list(found) == ["a/c.png", "a/d.png", "a/e/petseg/x.png", "b.png", "z.png"]
     assert list(read_all(folder, with_ids=False)) == list(found)
