@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,13 @@ from lineup import BASELINE, CONTESTANTS, REFERENCE
 from results import Result
 
 from petseg import machine, runtime, signature
-from petseg.batch_config import find_model
+from petseg.batch_config import find_model, packaged
 from petseg.cli.common import FAILED, OK, PARTLY_FAILED, exits
 from petseg.errors import PetsegError
 from petseg.runtime import cuda
 
 DEFAULT_COUNT = 96
 
-PACKAGED_INT8 = Path(str(files("petseg") / "assets" / "petseg-int8.onnx"))
 SCRIPTS = Path(__file__).with_name("contestants")
 ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
 PACKAGES = (
@@ -212,8 +210,8 @@ def compare(contestants: list[Result], folder: Path) -> str | None:
 def describe(model: Path | None, provider: str, int8_model: Path | None) -> dict[str, Any]:
     """What the figures depend on: machine, versions, models and provider."""
     path, _ = find_model(model)
-    if int8_model is None and model is None and PACKAGED_INT8.exists():
-        int8_model = PACKAGED_INT8
+    if int8_model is None and model is None and packaged("int8").exists():
+        int8_model = packaged("int8")
     about = signature.read(path)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     cores = machine.usable_cores()

@@ -10,8 +10,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from petseg import machine, runtime, sources, tables, transforms
-from petseg.batch_config import BatchConfig, check_folders, find_model, read_signature
+from petseg import check, machine, runtime, sources, tables, transforms
+from petseg.batch_config import (
+    BatchConfig,
+    check_folders,
+    find_model,
+    full_precision,
+    read_signature,
+)
 from petseg.books import Books, open_books
 from petseg.engines import pool
 from petseg.engines.local import LocalEngine
@@ -57,7 +63,7 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -
     report = Report(options=config.to_json())
     check_folders(config)
     catalog.check_packages(config.formats)
-    path, where = find_model(config.model)
+    path, where = find_model(config.model, config.precision)
     say(f"model: {path} ({where})")
     model = read_signature(path)
     maker = Maker(model.graph_hash, transforms.TRANSFORM, config.size, config.names)
@@ -96,6 +102,10 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -
         )
         load_seconds = time.perf_counter() - started
         report.describe(session, path, machine.device_name(session.provider), load_seconds)
+        if session.precision == "int8" and model.accuracy_cost is not None:
+            report.notes.append(f"int8: {model.accuracy_cost}")
+        if config.check:
+            _check(config, session, path, [work.path for work in todo], report, say)
     with (
         temporary_folder(config.reserved) as temporary,
         open_books(config, report, temporary, session.streams) as books,
@@ -120,6 +130,27 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -
         if count:
             say(f"{count} {file.removesuffix('.csv')}: see {config.reserved / file}")
     return report
+
+
+def _check(
+    config: BatchConfig,
+    session: Session,
+    path: Path,
+    photos: list[str],
+    report: Report,
+    say: Say,
+) -> None:
+    """Say how many mask pixels are the same in float32, on some of the photos."""
+    reference_path = full_precision(path, session.signature.precision)
+    reference = runtime.open_session(
+        reference_path, read_signature(reference_path), "cpu", "float32", batch_size=1
+    )
+    agreement = check.compare(session, reference, photos, config.max_pixels)
+    if agreement is None:
+        say("check: none of the photos looked at can be read")
+        return
+    report.equal_to_float32 = agreement.equal_pixels
+    say(f"check: {session.precision} on {session.provider}: {agreement}")
 
 
 def _job(config: BatchConfig, session: Session, maker: Maker, temporary: Path) -> Job:

@@ -42,6 +42,7 @@ class BatchConfig:
         overwrite: make everybody's masks again.
         fail_fast: stop at the first image that fails.
         verify: compare photos by content.
+        check: compare masks of some photos with float32's before the run.
         dry_run: look, count, and do nothing.
         review_below: masks of a lower confidence, 0..1, are listed in `masks/petseg/review.txt`;
             None for no list.
@@ -66,6 +67,7 @@ class BatchConfig:
     overwrite: bool = False
     fail_fast: bool = False
     verify: bool = False
+    check: bool = False
     dry_run: bool = False
     review_below: float | None = None
     stats: Path | None = None
@@ -148,8 +150,19 @@ def _check_writable(wanted: Path, folder: Path) -> None:
         raise PetsegError(f"{wanted} is not writable: {existing} is not a folder to write in")
 
 
-def find_model(model: Path | None) -> tuple[Path, str]:
+def packaged(precision: str = "auto") -> Path:
+    """Where the package's model lies, if it has one: a file of its own for int8."""
+    name = "petseg-int8.onnx" if precision == "int8" else "petseg.onnx"
+    return Path(str(files("petseg") / "assets" / name))
+
+
+def find_model(model: Path | None, precision: str = "auto") -> tuple[Path, str]:
     """The model to use, and where it was found, for people.
+
+    Args:
+        model: the one that was named.
+        precision: "int8" takes the package's int8 file, where neither a model was named nor one
+            lies in this folder.
 
     Raises:
         ModelError: none was named and the package has none.
@@ -159,11 +172,33 @@ def find_model(model: Path | None) -> tuple[Path, str]:
     here = Path("model.onnx")
     if here.exists():
         return here, "in this folder"
-    packaged = Path(str(files("petseg") / "assets" / "petseg.onnx"))
-    if packaged.exists():
-        return packaged, "from the package"
+    own = packaged(precision)
+    if own.exists():
+        return own, "from the package"
+    if precision == "int8" and packaged().exists():
+        raise ModelError(
+            "the package has no int8 model: make one with petseg-export int8.onnx --from "
+            f"{packaged()} --precision int8 --calibration DIR, and name it with --model"
+        )
     raise ModelError(
         "no model: name one with --model, or make ./model.onnx with petseg-export model.onnx"
+    )
+
+
+def full_precision(path: Path, stored: str) -> Path:
+    """The file with whose weights, computed in float32, a model's masks can be compared.
+
+    Raises:
+        ModelError: there is none: a file stored in int8 holds no other weights.
+    """
+    if stored != "int8":
+        return path
+    own = packaged("int8")
+    if own.exists() and path.samefile(own):
+        return packaged()
+    raise ModelError(
+        f"--check compares with float32, and {path} holds int8 weights alone; score it beside the "
+        "file it was made from with petseg-eval"
     )
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from petseg import imageio, transforms
+from petseg import imageio, steps, transforms
 from petseg.errors import ImageError
-from petseg.files import open_regular
 from petseg.runtime import Session
 
 # Photos that are looked at, spread evenly over all.
@@ -53,9 +52,9 @@ def compare(
     photos = equal = 0
     for place in chosen:
         try:
-            with open_regular(paths[place]) as file:
-                image, _ = imageio.decode_reduced(file.read(), side, max_pixels)
-        except (ImageError, OSError):
+            _, data = steps.identify(paths[place], max_pixels)
+            image, _ = imageio.decode_reduced(data, side, max_pixels)
+        except ImageError:
             continue
         pixels = transforms.to_model(image, side)[np.newaxis]
         masks = [stream.run(pixels)[0].argmax(axis=0) for stream in streams]

@@ -121,6 +121,7 @@ class Report:
         ready_sum, batches: images that waited for the session beyond each batch, and batches.
         peak_memory_bytes: the sum over this process and its workers of each one's largest; None
             where it cannot be known.
+        equal_to_float32: share of mask pixels, 0..1, where it was looked at (--check).
         workers, batch_size: at the end of the run; found on the way where they were not given.
         worker_restarts: worker processes that died and were replaced.
         stopped: None, or why the run ended early: "SIGINT", "SIGTERM", "--fail-fast" or "error".
@@ -148,6 +149,7 @@ class Report:
     ready_sum: int = 0
     batches: int = 0
     peak_memory_bytes: int | None = None
+    equal_to_float32: float | None = None
     workers: int = 0
     batch_size: int = 0
     worker_restarts: int = 0
@@ -233,6 +235,7 @@ class Report:
                 **machine.package_versions("petseg", "numpy", "pillow", *ONNXRUNTIME_PACKAGES),
             },
             "model": self.model,
+            "equal_to_float32": self.equal_to_float32,
             "workers": self.workers,
             "batch_size": self.batch_size,
             "worker_restarts": self.worker_restarts,

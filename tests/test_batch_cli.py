@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from petseg import imageio, runtime
-from petseg.batch_config import DEFAULT_READ_TIMEOUT
+from petseg.batch_config import DEFAULT_READ_TIMEOUT, packaged
 from petseg.cli import batch as cli
 from petseg.formats import catalog
 
@@ -248,3 +248,28 @@ def test_an_unexpected_error_keeps_its_traceback(
     monkeypatch.setattr("petseg.batch.make_plan", surprise)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         invoke(images, tmp_path / "masks", "--model", tiny_model)
+
+
+def test_check_says_how_far_a_quicker_precision_agrees(
+    images: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    options = ("--model", tiny_model, "--check", "--json")
+    found = invoke(images, tmp_path / "masks", *options)
+    assert found.code == 0
+    words = "check: float32 on cpu: 100.000% of mask pixels as in float32, on 3 of the photos"
+    assert words in found.err
+    assert found.stats["equal_to_float32"] == 1.0
+    found = invoke(images, tmp_path / "other", *options, "--provider", "openvino")
+    assert found.code == 0
+    assert 0.9 < found.stats["equal_to_float32"] <= 1.0
+    assert (
+        invoke(images, tmp_path / "third", *options[:2], "--json").stats["equal_to_float32"] is None
+    )
+
+
+def test_int8_without_an_int8_model(images: Path, tmp_path: Path) -> None:
+    if packaged("int8").exists():
+        pytest.skip("the package has an int8 model")
+    found = invoke(images, tmp_path / "masks", "--precision", "int8")
+    assert found.code == 1
+    assert "the package has no int8 model: make one with petseg-export int8.onnx" in found.err

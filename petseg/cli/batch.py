@@ -87,6 +87,7 @@ READ_TIMEOUT = 60.0
 @click.option("--overwrite", is_flag=True, help="Make all masks again, a person's too.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first image that fails.")
 @click.option("--verify", is_flag=True, help="Compare photos by content, not by size and time.")
+@click.option("--check", is_flag=True, help="First compare some photos' masks with float32's.")
 @click.option("--dry-run", is_flag=True, help="Look, count, and do nothing.")
 @click.option(
     "--review-below",
