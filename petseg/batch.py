@@ -101,11 +101,11 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -
             path, model, choice.provider, config.precision, config.batch_size
         )
         load_seconds = time.perf_counter() - started
-        report.describe(session, path, machine.device_name(session.provider), load_seconds)
         if session.precision == "int8" and model.accuracy_cost is not None:
             report.notes.append(f"int8: {model.accuracy_cost}")
         if config.check:
             _check(config, session, path, [work.path for work in todo], report, say)
+        report.describe(session, path, machine.device_name(session.provider), load_seconds)
     with (
         temporary_folder(config.reserved) as temporary,
         open_books(config, report, temporary, session.streams) as books,
