@@ -24,10 +24,12 @@ LAYERS = (
     "petseg petseg.errors petseg.classes petseg.signature petseg.png petseg.files petseg.locks",
     "petseg.sources petseg.imageio petseg.transforms petseg.masks petseg.records petseg.evaluation"
     " petseg.plots petseg.weights petseg.augmentation petseg.recipes petseg.precision"
-    " petseg.machine petseg.progress petseg.sharedbuffer petseg.temporary petseg.download",
+    " petseg.machine petseg.progress petseg.sharedbuffer petseg.temporary petseg.download"
+    " petseg.warping petseg.coloring petseg.patches petseg.losses petseg.normalization"
+    " petseg.optimization",
     "petseg.steps petseg.runtime petseg.report",
     "petseg.dataset petseg.pixels petseg.model petseg.batches petseg.scoring petseg.runs"
-    " petseg.validation petseg.engines petseg.plan petseg.batch_config",
+    " petseg.validation petseg.engines petseg.plan petseg.batch_config petseg.learner",
     "petseg.training petseg.batch",
     "petseg.cli.common",
     "petseg.cli petseg_export",
@@ -35,7 +37,8 @@ LAYERS = (
 # Which modules may name a package, late imports and those for types alone included.
 USERS = {
     "keras": "petseg.model petseg.batches petseg.validation petseg.progress petseg.weights"
-    " petseg.training petseg_export",
+    " petseg.normalization petseg.losses petseg.optimization petseg.learner petseg.training"
+    " petseg_export",
     "tensorflow": "petseg.training petseg_export",
     "tf2onnx": "petseg_export",
     "onnx": "petseg.weights petseg_export",
