@@ -126,3 +126,5 @@ def compile_learner(model: keras.Model, config: TrainConfig, stage: Stage, steps
         # On a CPU TensorFlow's own kernels are faster than XLA's.
         jit_compile=backend == "jax" or (backend == "tensorflow" and on_gpu()),
     )
+    # Else the first step makes the optimiser's variables, and TensorFlow traces it twice.
+    model.optimizer.build(model.trainable_variables)

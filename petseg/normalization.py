@@ -31,8 +31,13 @@ class Normalized(layers.Layer):  # type: ignore[misc]
         super().__init__(**options)
         self.convolution = convolution
         self.momentum = momentum
+        # Sub-layers inherit neither a policy nor that a layer, loaded with a frozen encoder, is not
+        # to be trained.
         self.normalization = layers.BatchNormalization(
-            momentum=momentum, dtype=self.dtype_policy, name="normalization"
+            momentum=momentum,
+            dtype=self.dtype_policy,
+            trainable=self.trainable,
+            name="normalization",
         )
         self._started_with: NDArray[np.float32] | None = None
         self._starting = False

@@ -20,7 +20,7 @@ from petseg.recipes import LONG, SCRATCH, Stage
 from petseg.runs import HISTORY_FIELDS, RunFolder
 from petseg.validation import validate
 
-# Everything a run can have.
+# Everything a run can have but a trained encoder, whose layers take TensorFlow long to trace.
 TINY = dataclasses.replace(
     LONG,
     stages=(Stage(32, 2, 3e-3), Stage(64, 1, 1e-3, batch_size=5, strength=0.5)),
@@ -28,6 +28,7 @@ TINY = dataclasses.replace(
     batch_size=4,
     passes=2,
     ema_momentum=0.8,
+    train_encoder=False,
     precision="float32",
 )
 # Without what changes weights that training does not.
@@ -73,7 +74,7 @@ def test_a_finished_run_holds_what_is_promised(finished: Path) -> None:
     ]
     rows = history_of(finished)
     assert [(row["epoch"], row["size"]) for row in rows] == [("1", "32"), ("2", "32"), ("3", "64")]
-    assert float(rows[2]["loss"]) < float(rows[0]["loss"])
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
 
 
 def test_the_metrics_are_those_of_the_model(finished: Path, pets: Path, tmp_path: Path) -> None:
@@ -152,10 +153,12 @@ def test_a_run_cut_off_anywhere_ends_as_if_undisturbed(
 
 # A CPU computes float16 slowly.
 @pytest.mark.long
-def test_scaled_losses_resume_too(
+def test_scaled_losses_and_a_trained_encoder_resume_too(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = dataclasses.replace(SHORT, precision="mixed_float16")
+    config = dataclasses.replace(
+        TINY, stages=(Stage(32, 2, 3e-3),), train_encoder=True, precision="mixed_float16"
+    )
     training.fit(config, pets, tmp_path / "whole")
     with monkeypatch.context() as patch:
 
