@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# In place of a class id: a pixel that no loss and no score counts.
+IGNORED = 255
+
 
 @dataclass(frozen=True)
 class SegmentClass:
@@ -47,7 +50,7 @@ def ids_to_values(classes: tuple[SegmentClass, ...]) -> NDArray[np.uint8]:
 
 
 def values_to_ids(classes: tuple[SegmentClass, ...]) -> NDArray[np.uint8]:
-    """Look-up table uint8 (256,): value on disk to class id, 255 where no class has the value."""
-    table = np.full(256, 255, np.uint8)
+    """Look-up table uint8 (256,): value on disk to class id, IGNORED where it is no class's."""
+    table = np.full(256, IGNORED, np.uint8)
     table[ids_to_values(classes)] = np.arange(len(classes), dtype=np.uint8)
     return table

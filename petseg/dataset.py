@@ -63,6 +63,49 @@ def stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix("")) if _is_path(name) else name
 
 
+def read_breeds(root: Path) -> dict[str, int]:
+    """Breed ids, 0, 1, ..., by name: the second word of each line of list.txt, less 1.
+
+    Raises:
+        DatasetError: there is no such list, or a line of it has no such number.
+    """
+    path = root / _LISTS / "list.txt"
+    advice = "give a list with lines like 'Abyssinian_1 1', or train with --breed-weight 0"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"cannot read breeds from {path}: {error}; {advice}") from error
+    breeds = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, *words = line.split()
+        if not words or not words[0].isdecimal() or int(words[0]) < 1:
+            raise DatasetError(
+                f"{path}, line {number}: expected a name and its breed, a number from 1, "
+                f"found {line!r}; {advice}"
+            )
+        breeds[name] = int(words[0]) - 1
+    return breeds
+
+
+def breed_table(breeds: dict[str, int], names: Sequence[str]) -> NDArray[np.float32]:
+    """One row a name, 1 for its breed and 0 for all others: float32 (N, K).
+
+    Raises:
+        DatasetError: a name has no breed.
+    """
+    missing = [name for name in names if name not in breeds]
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} training samples have no breed in list.txt, the first is {missing[0]};"
+            " add them, or train with --breed-weight 0"
+        )
+    table = np.zeros((len(names), max(breeds.values()) + 1), np.float32)
+    table[np.arange(len(names)), [breeds[name] for name in names]] = 1
+    return table
+
+
 def hash_names(names: Sequence[str]) -> str:
     """SHA-256 of the sorted names, one a line: tells which images a model was trained on."""
     return hashlib.sha256("".join(f"{name}\n" for name in sorted(names)).encode()).hexdigest()

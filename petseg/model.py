@@ -16,6 +16,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from petseg.normalization import Normalized
+
 # Channel means of the ImageNet training images in BGR order, 0..255, as subtracted by the Caffe
 # VGG16 release and by keras.applications.vgg16.preprocess_input.
 IMAGENET_MEANS_BGR = (103.939, 116.779, 123.68)
@@ -23,6 +25,9 @@ IMAGENET_MEANS_BGR = (103.939, 116.779, 123.68)
 # Convolutions in each of VGG16's five blocks; every block ends in a 2x2 max pooling.
 VGG16_DEPTHS = (2, 2, 3, 3, 3)
 VGG16_FILTERS = (64, 128, 256, 512, 512)
+
+# Outputs of the network as it is trained: the class of each pixel, and the breed of the pet.
+HEAD, BREED = "head", "breed"
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,22 @@ class Architecture:
             raise ValueError(f"filters must be five positive numbers, not {self.filters}")
 
 
+def _convolution(
+    kind: type[layers.Layer],
+    filters: int,
+    name: str,
+    normalization: float | None,
+    dtype: Any = None,
+    **options: Any,
+) -> layers.Layer:
+    """A 3x3 convolution with "same" padding and ReLU, normalised or not."""
+    options = {"filters": filters, "kernel_size": 3, "padding": "same", "dtype": dtype, **options}
+    if normalization is None:
+        return kind(activation="relu", name=name, **options)
+    inner = kind(use_bias=False, name="convolution", **options)
+    return Normalized(inner, normalization, dtype=dtype, name=name)
+
+
 @keras.saving.register_keras_serializable(package="petseg")
 class Connect(layers.Layer):  # type: ignore[misc]
     """Twice the resolution: a 3x3 transposed convolution of stride 2, then a 3x3 convolution.
@@ -55,17 +76,18 @@ class Connect(layers.Layer):  # type: ignore[misc]
     Both use "same" padding and ReLU.  Input (N, H, W, C), output (N, 2H, 2W, filters).
     """
 
-    def __init__(self, filters: int, **layer_options: Any) -> None:
+    def __init__(
+        self, filters: int, normalization: float | None = None, **layer_options: Any
+    ) -> None:
         super().__init__(**layer_options)
         self.filters = filters
+        self.normalization = normalization
         # Sub-layers do not inherit a policy given to this layer, so it is handed on.
         policy = self.dtype_policy
-        self.upsample = layers.Conv2DTranspose(
-            filters, 3, strides=2, padding="same", activation="relu", dtype=policy, name="upsample"
+        self.upsample = _convolution(
+            layers.Conv2DTranspose, filters, "upsample", normalization, policy, strides=2
         )
-        self.refine = layers.Conv2D(
-            filters, 3, padding="same", activation="relu", dtype=policy, name="refine"
-        )
+        self.refine = _convolution(layers.Conv2D, filters, "refine", normalization, policy)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         self.upsample.build(input_shape)
@@ -79,10 +101,14 @@ class Connect(layers.Layer):  # type: ignore[misc]
         return tuple(self.upsample.compute_output_shape(input_shape))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "filters": self.filters}
+        config = {**super().get_config(), "filters": self.filters}
+        # Left out where there is none: so the network that is kept is described as it always was.
+        if self.normalization is not None:
+            config["normalization"] = self.normalization
+        return config
 
 
-def build_encoder(architecture: Architecture) -> keras.Model:
+def build_encoder(architecture: Architecture, normalization: float | None = None) -> keras.Model:
     """VGG16 without its dense layers, layer names as in keras.applications.
 
     Input (N, S, S, 3); outputs `block5_conv3` (N, S/16, S/16, C5), `block4_conv3`
@@ -96,41 +122,64 @@ def build_encoder(architecture: Architecture) -> keras.Model:
     ):
         for conv in range(1, depth + 1):
             name = f"block{block}_conv{conv}"
-            x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=name)(x)
+            x = _convolution(layers.Conv2D, filters, name, normalization)(x)
             features[name] = x
         x = layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
     outputs = [features["block5_conv3"], features["block4_conv3"], features["block3_conv3"], x]
     return keras.Model(inputs, outputs, name="encoder")
 
 
-def build_segmenter(architecture: Architecture | None = None) -> keras.Model:
+def build_segmenter(
+    architecture: Architecture | None = None,
+    normalization: float | None = None,
+    activation: str = "softmax",
+) -> keras.Model:
     """The whole network, with random weights.
 
     Input: preprocessed pixels (see `preprocess`), float (N, S, S, 3).
     Output: probabilities float32 (N, S, S, classes), which sum to 1 over the last axis.
+
+    Args:
+        architecture: of the network.
+        normalization: momentum of the running statistics of a network to be trained with batch
+            normalisation behind every convolution but the head; None builds the network itself.
+        activation: of the head; "log_softmax" gives the logarithms of the probabilities.
     """
     architecture = architecture or Architecture()
     inputs = keras.Input((architecture.size, architecture.size, 3), name="input")
-    level5, level4, level3, pooled = build_encoder(architecture)(inputs)
+    level5, level4, level3, pooled = build_encoder(architecture, normalization)(inputs)
     _, filters2, filters3, filters4, filters5 = architecture.filters
-    x = Connect(filters5, name="connect_1")(pooled)
+    x = Connect(filters5, normalization, name="connect_1")(pooled)
     x = layers.Add(name="add_1")([x, level5])
-    x = Connect(filters4, name="connect_2")(x)
+    x = Connect(filters4, normalization, name="connect_2")(x)
     x = layers.Add(name="add_2")([x, level4])
-    x = Connect(filters3, name="connect_3")(x)
+    x = Connect(filters3, normalization, name="connect_3")(x)
     x = layers.Add(name="add_3")([x, level3])
-    x = Connect(filters2, name="connect_4")(x)
+    x = Connect(filters2, normalization, name="connect_4")(x)
     # Probabilities stay float32 under a mixed policy: bfloat16 has only 8 bits of precision.
     outputs = layers.Conv2DTranspose(
         architecture.classes,
         3,
         strides=2,
         padding="same",
-        activation="softmax",
+        activation=activation,
         dtype="float32",
-        name="head",
+        name=HEAD,
     )(x)
     return keras.Model(inputs, outputs, name="segmenter")
+
+
+def with_breeds(segmenter: keras.Model, breeds: int) -> keras.Model:
+    """A segmenter that also tells breeds, from the mean of what its encoder's last layer sees.
+
+    Outputs: a dictionary of `HEAD`, the segmenter's, and `BREED`, logits float32 (N, breeds).
+    """
+    pooled = segmenter.get_layer("connect_1").input
+    features = layers.GlobalAveragePooling2D(dtype="float32", name="breed_features")(pooled)
+    logits = layers.Dense(breeds, dtype="float32", name=BREED)(features)
+    return keras.Model(
+        segmenter.input, {HEAD: segmenter.output, BREED: logits}, name=segmenter.name
+    )
 
 
 def preprocess(images: Any) -> Any:

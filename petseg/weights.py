@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,29 @@ if TYPE_CHECKING:
     import keras
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a network's first weights come from, by layer path (see `convolutions`).
+
+    Attributes:
+        source: file or name of the weights.
+        given: layers whose weights come from there.
+        drawn: all others.
+    """
+
+    source: str
+    given: tuple[str, ...]
+    drawn: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if not self.drawn:
+            return f"started from {self.source}"
+        loaded = f"loaded from {self.source}: {', '.join(self.given)}; " if self.given else ""
+        return f"{loaded}drawn: {', '.join(self.drawn)}"
+
+
 def convolutions(model: keras.Model) -> dict[str, keras.Layer]:
-    """Every layer with a kernel, by its path, in the order of the forward pass.
+    """Every convolution, normalised or not, by its path, in the order of the forward pass.
 
     `block1_conv1`, ..., `connect_1/upsample`, `connect_1/refine`, ..., `head`.
     """
@@ -29,7 +51,7 @@ def convolutions(model: keras.Model) -> dict[str, keras.Layer]:
         if layer.weights:
             found[layer.name] = layer
     for layer in model.layers:
-        if layer is encoder or not layer.weights:
+        if layer is encoder or not layer.weights or len(layer.output.shape) != 4:
             continue
         if hasattr(layer, "upsample"):
             found[f"{layer.name}/upsample"] = layer.upsample
@@ -52,8 +74,8 @@ def check(encoder_weights: str, init: str | None) -> None:
 
 
 def initialize(
-    model: keras.Model, encoder_weights: str, images: NDArray[np.float32], seed: int
-) -> str:
+    model: keras.Model, encoder_weights: str, images: NDArray[np.float32] | None, seed: int
+) -> Start:
     """Fill a new network with the weights a run starts from.
 
     Layers that no weights are given for are drawn He-normal (He et al. 2015), and those of the
@@ -65,11 +87,9 @@ def initialize(
         model: from `model.build_segmenter`; changed in place.
         encoder_weights: "imagenet", "none", or the path of an .npz file with keys such as
             `block1_conv1/kernel` (HWIO) and `block1_conv1/bias`.
-        images: preprocessed training images, float32 (N, S, S, 3).
+        images: preprocessed training images, float32 (N, S, S, 3); None draws without scaling,
+            for a network that is to be normalised.
         seed: of the drawn weights.
-
-    Returns:
-        What was loaded and what was drawn, in one line.
 
     Raises:
         DatasetError: the weights cannot be downloaded or read, or do not fit the network.
@@ -93,9 +113,9 @@ def initialize(
     random = np.random.default_rng(seed)
     for name in drawn:
         _draw_he_normal(layers[name], random)
-    _scale_to_unit_rms(model, [name for name in drawn if name.startswith("block")], images)
-    loaded = f"loaded from {encoder_weights}: {', '.join(given)}; " if given else ""
-    return f"{loaded}drawn: {', '.join(drawn)}"
+    if images is not None:
+        _scale_to_unit_rms(model, [name for name in drawn if name.startswith("block")], images)
+    return Start(encoder_weights, tuple(given), tuple(drawn))
 
 
 def _encoder_arrays(encoder_weights: str) -> dict[str, list[NDArray[np.float32]]]:
@@ -160,8 +180,10 @@ def _scale_to_unit_rms(model: keras.Model, names: list[str], images: NDArray[np.
             layer.set_weights([kernel / rms, bias])
 
 
-def load_start(model: keras.Model, path: Path) -> str:
+def load_start(model: keras.Model, path: Path) -> Start:
     """Fill a network with the weights of a run folder, a .keras file or a petseg .onnx file.
+
+    A checkpoint of a run gives what the run would have kept (see `learnt`).
 
     Raises:
         DatasetError: there is no such model, or it is of another shape.
@@ -172,13 +194,29 @@ def load_start(model: keras.Model, path: Path) -> str:
     try:
         if file.suffix == ".onnx":
             _, arrays = read_onnx(file)
-            assign(model, arrays, file)
         else:
-            source = keras.models.load_model(file, compile=False)
-            model.set_weights(source.get_weights())
-    except (OSError, ValueError, ModelError) as error:
+            arrays = learnt(keras.models.load_model(file))
+        assign(model, arrays, file)
+    # AttributeError: a model without an encoder, or of other layers.
+    except (OSError, ValueError, AttributeError, ModelError) as error:
         raise DatasetError(f"cannot start from {file}: {error}") from error
-    return f"started from {file}"
+    return Start(str(file), tuple(arrays), ())
+
+
+def learnt(model: keras.Model) -> dict[str, list[NDArray[np.float32]]]:
+    """What is kept of a network's training: layer path to kernel and bias.
+
+    Averages stand for what the optimiser averaged, normalisation is folded into the kernels, and
+    what was only needed for training is left out.
+    """
+    from petseg.optimization import averaged_weights
+
+    values = dict(zip(map(id, model.weights), averaged_weights(model), strict=True))
+    found = {}
+    for name, layer in convolutions(model).items():
+        own = [values[id(weight)] for weight in layer.weights]
+        found[name] = layer.folded(own) if hasattr(layer, "folded") else own
+    return found
 
 
 def to_onnx(kernel: NDArray[Any]) -> NDArray[Any]:
@@ -226,7 +264,7 @@ def read_onnx(path: Path) -> tuple[Signature, dict[str, list[NDArray[np.float32]
 
 
 def assign(model: keras.Model, arrays: dict[str, list[NDArray[np.float32]]], path: Path) -> None:
-    """Set every layer's weights to those read from `path`.
+    """Set every layer's weights to those that `path` holds.
 
     Raises:
         ModelError: other layers or shapes than the network's; nothing was set.

@@ -68,7 +68,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set in Oxford-IIIT Pet's layout: 24 drawn pets, all in list.txt and trainval.txt."""
+    """A data set in Oxford-IIIT Pet's layout: 24 drawn pets of three breeds, all in both lists."""
     import numpy as np
     from PIL import Image
 
@@ -91,6 +91,9 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             root / "annotations" / "trimaps" / f"{name}.png"
         )
     for listed in ("list.txt", "trainval.txt"):
-        lines = ["#Image CLASS-ID SPECIES BREED ID", *(f"{name} 1 1 1" for name in names)]
+        lines = [
+            "#Image CLASS-ID SPECIES BREED ID",
+            *(f"{name} {1 + index % 3} 1 1" for index, name in enumerate(names)),
+        ]
         (root / "annotations" / listed).write_text("\n".join(lines) + "\n")
     return root

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from petseg.augmentation import Augmentation, augment
+from petseg.classes import IGNORED
 
-GEOMETRY_ONLY = Augmentation(brightness=0, contrast=0, saturation=0)
+GEOMETRY_ONLY = Augmentation(
+    zoom=1.6, shrink=1.3, stretch=1.2, rotation=20, brightness=0, contrast=0, saturation=0
+)
+ALL = Augmentation(
+    **dict.fromkeys(("zoom", "shrink", "stretch", "gamma"), 1.4),
+    **dict.fromkeys(("rotation", "hue"), 20.0),
+    **dict.fromkeys(("greyscale", "blur", "sharpen", "cutout", "cutmix"), 0.5),
+)
 
 
 def sample(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,11 +64,62 @@ def test_colours_stay_within_their_ranges(seed: int) -> None:
 def test_the_seed_decides() -> None:
     image, trimap = sample(50, 70)
     first, again, other = (
-        augment(image, trimap, 32, Augmentation(), np.random.default_rng(seed))[0]
-        for seed in (1, 1, 2)
+        augment(image, trimap, 32, ALL, np.random.default_rng(seed))[0] for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+def test_every_range_is_drawn_from() -> None:
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (64, 64, 3), np.uint8)
+    still = Augmentation(flip=False, zoom=1, brightness=0, contrast=0, saturation=0)
+    for name in (
+        "zoom",
+        "shrink",
+        "stretch",
+        "rotation",
+        "brightness",
+        "contrast",
+        "gamma",
+        "saturation",
+        "hue",
+        "greyscale",
+        "blur",
+        "sharpen",
+        "cutout",
+    ):
+        how = dataclasses.replace(still, **{name: getattr(ALL, name)})
+        changed = [
+            bool((augment(image, image[..., 0], 64, how, random)[0] != image).any())
+            for _ in range(40)
+        ]
+        # Some are done to a third or a half of the samples.
+        assert sum(changed) > 5, name
+        if name in ("greyscale", "blur", "sharpen", "cutout"):
+            assert sum(changed) < 32, name
+
+
+def test_holes_are_not_asked_for() -> None:
+    image, trimap = sample(64, 64)
+    how = dataclasses.replace(GEOMETRY_ONLY, cutout=1.0)
+    _, ids = augment(image, trimap, 64, how, np.random.default_rng(0))
+    assert 0 < (ids == IGNORED).mean() < 0.2
+    assert set(np.unique(ids)) <= {0, 1, 2, IGNORED}
+
+
+def test_strength_narrows_every_range() -> None:
+    assert ALL.times(1) == ALL
+    half = ALL.times(0.5)
+    assert (half.zoom, half.rotation, half.cutmix) == (pytest.approx(1.4**0.5), 10, 0.25)
+    none = ALL.times(0)
+    image, trimap = sample(64, 64)
+    random = np.random.default_rng(0)
+    shown = [augment(image, trimap, 64, none, random) for _ in range(20)]
+    for pixels, ids in shown:
+        mirrored = (ids != trimap).any()
+        np.testing.assert_array_equal(ids[:, ::-1] if mirrored else ids, trimap)
+        np.testing.assert_array_equal(pixels[:, ::-1] if mirrored else pixels, image)
 
 
 def test_ranges_are_checked() -> None:
@@ -66,3 +127,7 @@ def test_ranges_are_checked() -> None:
         Augmentation(zoom=0.5)
     with pytest.raises(ValueError, match=r"contrast must lie in 0\.\.1"):
         Augmentation(contrast=2)
+    with pytest.raises(ValueError, match=r"hue must lie in 0\.\.180 degrees, not -1"):
+        Augmentation(hue=-1)
+    with pytest.raises(ValueError, match="blur cannot be negative: -1"):
+        Augmentation(blur=-1)

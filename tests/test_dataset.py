@@ -117,3 +117,22 @@ def test_what_is_wrong_with_a_sample_is_said(copied: Path) -> None:
 def test_the_hash_of_names_does_not_follow_their_order() -> None:
     assert dataset.hash_names(["a", "b"]) == dataset.hash_names(["b", "a"])
     assert dataset.hash_names(["a", "b"]) != dataset.hash_names(["ab"])
+
+
+def test_breeds_are_the_lists_second_words(pets: Path) -> None:
+    breeds = dataset.read_breeds(pets)
+    assert [breeds[f"pet_{index}"] for index in range(4)] == [0, 1, 2, 0]
+    table = dataset.breed_table(breeds, ["pet_5", "pet_0"])
+    assert table.dtype == np.float32
+    assert table.tolist() == [[0, 0, 1], [1, 0, 0]]
+    with pytest.raises(DatasetError, match=r"1 training samples have no breed .* first is other"):
+        dataset.breed_table(breeds, ["pet_5", "other"])
+
+
+def test_without_breeds_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"cannot read breeds from .*--breed-weight 0"):
+        dataset.read_breeds(tmp_path)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "list.txt").write_text("# names\none 2\ntwo\n")
+    with pytest.raises(DatasetError, match=r"list\.txt, line 3: expected .* found 'two'"):
+        dataset.read_breeds(tmp_path)

@@ -25,11 +25,12 @@ LAYERS = (
     "petseg.sources petseg.imageio petseg.transforms petseg.masks petseg.measures petseg.records"
     " petseg.formats petseg.review petseg.evaluation petseg.plots petseg.weights"
     " petseg.augmentation petseg.recipes petseg.precision petseg.machine petseg.progress"
-    " petseg.sharedbuffer petseg.temporary petseg.download",
+    " petseg.sharedbuffer petseg.temporary petseg.download petseg.warping petseg.coloring"
+    " petseg.patches petseg.losses petseg.normalization petseg.optimization",
     "petseg.steps petseg.runtime petseg.report petseg.tables",
     "petseg.dataset petseg.pixels petseg.model petseg.batches petseg.scoring petseg.runs"
     " petseg.validation petseg.engines petseg.collisions petseg.plan petseg.batch_config"
-    " petseg.books petseg.check",
+    " petseg.books petseg.check petseg.learner",
     "petseg.training petseg.batch",
     "petseg.cli.common",
     "petseg.cli petseg_export",
@@ -37,7 +38,8 @@ LAYERS = (
 # Which modules may name a package, late imports and those for types alone included.
 USERS = {
     "keras": "petseg.model petseg.batches petseg.validation petseg.progress petseg.weights"
-    " petseg.training petseg_export",
+    " petseg.normalization petseg.losses petseg.optimization petseg.learner petseg.training"
+    " petseg_export",
     "tensorflow": "petseg.training petseg_export",
     "tf2onnx": "petseg_export",
     "onnx": "petseg.weights petseg_export",

@@ -84,6 +84,20 @@ def test_options_take_the_place_of_the_recipes(
     assert config.optimizer == SCRATCH.optimizer
 
 
+def test_stages_may_share_a_batch_size_or_have_their_own(
+    fits: list[tuple[TrainConfig, Path, Path]], pets: Path
+) -> None:
+    common = ("--data", pets, "--recipe", "scratch")
+    run(*common, "--batch-size", "16,4", "--strength", "1,0.5", "--ema-momentum", "0.99")
+    run(*common, "--batch-size", "16", "--strength", "0.5", "--normalize", "--cutmix", "0.2")
+    (one, _, _), (other, _, _) = fits
+    assert [(stage.batch_size, stage.strength) for stage in one.stages] == [(16, 1), (4, 0.5)]
+    assert (one.batch_size, one.ema_momentum, one.normalize) == (8, 0.99, False)
+    assert [(stage.batch_size, stage.strength) for stage in other.stages] == [(None, 0.5)] * 2
+    assert (other.batch_size, other.normalize) == (16, True)
+    assert other.augmentation == Augmentation(cutmix=0.2)
+
+
 def test_without_options_it_is_the_article(
     fits: list[tuple[TrainConfig, Path, Path]], pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +119,7 @@ def test_every_hyperparameter_has_an_option() -> None:
     ("arguments", "words"),
     [
         (("--epochs", "9,1"), "every stage needs one value of each, found 1 for --size (from the"),
+        (("--strength", "1,0.5"), "--strength needs one value for all stages or one for each of 1"),
         (("--epochs", "many"), "'many' is not a valid integer"),
         (("--size", "100"), "multiple of 32, not 100"),
         (("--zoom", "1.2"), "--zoom needs --augment"),

@@ -11,23 +11,34 @@ import keras
 import numpy as np
 import pytest
 
-from petseg import evaluation, plots, training
+from petseg import evaluation, learner, plots, training
 from petseg.classes import PET_CLASSES
 from petseg.errors import DatasetError
 from petseg.model import build_segmenter, preprocess
 from petseg.pixels import prepare
-from petseg.recipes import ARTICLE, SCRATCH, Stage
+from petseg.recipes import LONG, SCRATCH, Stage
 from petseg.runs import HISTORY_FIELDS, RunFolder
 from petseg.validation import validate
 
+# Everything a run can have but a trained encoder, whose layers take TensorFlow long to trace.
 TINY = dataclasses.replace(
-    SCRATCH,
-    stages=(Stage(32, 2, 3e-3), Stage(64, 1, 1e-3)),
+    LONG,
+    stages=(Stage(32, 2, 3e-3), Stage(64, 1, 1e-3, batch_size=5, strength=0.5)),
     filters=(4, 4, 4, 4, 4),
+    batch_size=4,
+    passes=2,
+    ema_momentum=0.8,
+    train_encoder=False,
+    precision="float32",
+)
+# Without what changes weights that training does not.
+SHORT = dataclasses.replace(
+    SCRATCH,
+    stages=(Stage(32, 2, 3e-3),),
+    filters=TINY.filters,
     batch_size=4,
     precision="float32",
 )
-SHORT = dataclasses.replace(TINY, stages=(Stage(32, 2, 3e-3),))
 
 
 def weights_of(run: Path) -> list[np.ndarray]:
@@ -63,7 +74,7 @@ def test_a_finished_run_holds_what_is_promised(finished: Path) -> None:
     ]
     rows = history_of(finished)
     assert [(row["epoch"], row["size"]) for row in rows] == [("1", "32"), ("2", "32"), ("3", "64")]
-    assert float(rows[2]["loss"]) < float(rows[0]["loss"])
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
 
 
 def test_the_metrics_are_those_of_the_model(finished: Path, pets: Path, tmp_path: Path) -> None:
@@ -84,7 +95,7 @@ def test_the_metrics_are_those_of_the_model(finished: Path, pets: Path, tmp_path
 
 def test_validation_loss_is_keras_own(pets: Path, tmp_path: Path) -> None:
     samples = prepare(pets, [f"pet_{i}" for i in range(5)], PET_CLASSES, 64, tmp_path, "some")
-    model = build_segmenter(training._architecture(TINY, 64))
+    model = build_segmenter(learner.architecture(TINY, 64))
     images, trimaps = samples.at(slice(5), 64)
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     expected, accuracy = model.evaluate(preprocess(images), trimaps, verbose=0)
@@ -142,10 +153,12 @@ def test_a_run_cut_off_anywhere_ends_as_if_undisturbed(
 
 # A CPU computes float16 slowly.
 @pytest.mark.long
-def test_scaled_losses_resume_too(
+def test_scaled_losses_and_a_trained_encoder_resume_too(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = dataclasses.replace(SHORT, precision="mixed_float16")
+    config = dataclasses.replace(
+        TINY, stages=(Stage(32, 2, 3e-3),), train_encoder=True, precision="mixed_float16"
+    )
     training.fit(config, pets, tmp_path / "whole")
     with monkeypatch.context() as patch:
 
@@ -166,7 +179,7 @@ def test_scaled_losses_resume_too(
 def test_a_frozen_encoder_stays_what_it_was(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = build_segmenter(training._architecture(SHORT, 32))
+    source = build_segmenter(learner.architecture(SHORT, 32))
     arrays = {
         f"{layer.name}/{name}": array
         for layer in source.get_layer("encoder").layers
@@ -251,28 +264,16 @@ def test_nothing_is_begun_with_weights_that_are_not_there(pets: Path, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+def test_nothing_is_begun_without_the_breeds_that_are_asked_for(pets: Path, tmp_path: Path) -> None:
+    root = tmp_path / "pets"
+    shutil.copytree(pets, root)
+    (root / "annotations" / "list.txt").unlink()
+    with pytest.raises(DatasetError, match=r"cannot read breeds from .*list\.txt"):
+        training.fit(TINY, root, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    training._split(SHORT, root)
+
+
 def test_a_limit_holds_for_both_parts(pets: Path) -> None:
     split = training._split(dataclasses.replace(SHORT, limit=4), pets)
     assert (len(split.train), len(split.validation)) == (4, 1)
-
-
-def test_the_cosine_schedule_warms_up_and_ends_at_zero() -> None:
-    config = dataclasses.replace(SHORT, warmup_steps=5)
-    rate = training._optimizer(config, Stage(32, 20, 1e-2), samples=22)._learning_rate
-    steps = 20 * 5
-    rates = [float(rate(step)) for step in range(steps + 1)]
-    assert rates[0] == 0
-    assert rates[5] == max(rates) == pytest.approx(1e-2)
-    assert rates[5 + (steps - 5) // 2] == pytest.approx(5e-3, rel=0.02)
-    assert rates[steps] == pytest.approx(0, abs=1e-8)
-    assert rates[5:] == sorted(rates[5:], reverse=True)
-
-
-def test_optimizers_are_those_of_the_recipe() -> None:
-    adamw = training._optimizer(SCRATCH, SCRATCH.stages[0], 3312)
-    assert isinstance(adamw, keras.optimizers.AdamW)
-    assert (adamw.weight_decay, adamw.global_clipnorm) == (1e-4, 1.0)
-    adam = training._optimizer(ARTICLE, ARTICLE.stages[0], 5912)
-    assert type(adam) is keras.optimizers.Adam
-    assert float(adam.learning_rate) == pytest.approx(1e-4)
-    assert adam.global_clipnorm is None

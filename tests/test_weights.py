@@ -34,7 +34,7 @@ def test_every_layer_with_a_kernel_has_a_path() -> None:
 
 def test_drawn_encoder_layers_have_unit_rms(images: np.ndarray) -> None:
     network = model.build_segmenter(TINY)
-    said = weights.initialize(network, "none", images, seed=1)
+    said = str(weights.initialize(network, "none", images, seed=1))
     assert said.startswith("drawn: block1_conv1, block1_conv2,")
     encoder = network.get_layer("encoder")
     outputs = [encoder.get_layer(name).output for name in ENCODER]
@@ -68,7 +68,7 @@ def test_a_file_may_hold_some_layers(images: np.ndarray, tmp_path: Path) -> None
     path = tmp_path / "some.npz"
     np.savez(path, **{"block1_conv1/kernel": kernel, "block1_conv1/bias": bias})
     network = model.build_segmenter(TINY)
-    said = weights.initialize(network, str(path), images, seed=1)
+    said = str(weights.initialize(network, str(path), images, seed=1))
     assert said.startswith(f"loaded from {path}: block1_conv1; drawn: block1_conv2, ")
     found = weights.convolutions(network)["block1_conv1"].get_weights()
     np.testing.assert_array_equal(found[0], kernel)
@@ -98,7 +98,7 @@ def test_a_start_from_a_run_or_a_file(tmp_path: Path) -> None:
     source.save(tmp_path / "model.keras")
     for start in (tmp_path, tmp_path / "model.keras"):
         network = model.build_segmenter(TINY)
-        assert weights.load_start(network, start) == f"started from {tmp_path / 'model.keras'}"
+        assert str(weights.load_start(network, start)) == f"started from {tmp_path / 'model.keras'}"
         for found, expected in zip(network.get_weights(), source.get_weights(), strict=True):
             np.testing.assert_array_equal(found, expected)
     other = model.build_segmenter(model.Architecture(64, filters=(4, 4, 4, 4, 4)))

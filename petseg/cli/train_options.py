@@ -22,7 +22,9 @@ from petseg.recipes import (
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
-_STAGE_OPTIONS = tuple(item.name for item in dataclasses.fields(Stage))
+# What every stage must be given a value of, and what may be one value for all stages.
+_STAGE_OPTIONS = ("size", "epochs", "learning_rate")
+_COMMON_OPTIONS = ("batch_size", "strength")
 _AUGMENTATION_OPTIONS = tuple(item.name for item in dataclasses.fields(Augmentation))
 
 
@@ -63,9 +65,14 @@ def _of_stage(flag: str, kind: click.ParamType[Any], text: str) -> Decorator:
 
 
 def _of_augmentation(flags: str, kind: click.ParamType[Any] | None, text: str) -> Decorator:
-    default = getattr(Augmentation(), _field(flags))
+    field = _field(flags)
+    values = {
+        name: getattr(recipe.augmentation, field)
+        for name, recipe in RECIPES.items()
+        if recipe.augmentation is not None
+    }
     return click.option(
-        flags, default=None, type=kind, help=f"With --augment: {text}  [{_shown(default)}]"
+        flags, default=None, type=kind, help=_with_defaults(f"With --augment: {text}", values)
     )
 
 
@@ -92,20 +99,53 @@ _OPTIONS = (
     _of_stage("--epochs", click.INT, "Passes over the training samples."),
     _of_stage("--size", click.INT, "Input side in pixels, a multiple of 32."),
     _of_stage("--learning-rate", click.FLOAT, "The highest of the stage."),
-    _of_recipe("--batch-size", click.INT, "Samples a step."),
+    click.option(
+        "--batch-size",
+        type=Each(click.INT),
+        help=_with_defaults(
+            "Samples a step, one number or one a stage.",
+            {name: recipe.batch_size for name, recipe in RECIPES.items()},
+        ),
+    ),
+    _of_recipe("--passes", click.INT, "How often an epoch shows each training sample."),
     _of_recipe("--optimizer", _choice(OptimizerName)),
-    _of_recipe("--weight-decay", click.FLOAT, "Of adamw."),
+    _of_recipe("--weight-decay", click.FLOAT, "Of adamw's kernels."),
     _of_recipe("--clip-norm", click.FLOAT, "Largest global norm of the gradients; 0 leaves them."),
     _of_recipe("--schedule", _choice(ScheduleName), "Of the learning rate in a stage."),
     _of_recipe("--warmup-steps", click.INT, "Of the cosine schedule, in each stage."),
-    click.option(
-        "--augment/--no-augment", default=None, help="Vary training samples.  [scratch: --augment]"
+    _of_recipe(
+        "--ema-momentum", click.FLOAT, "Of the average of weights that is kept; 0 for none."
     ),
+    _of_recipe(
+        "--normalize/--no-normalize", None, "Train with batch normalisation, folded at the end."
+    ),
+    _of_recipe("--dice-weight", click.FLOAT, "Of soft Dice, beside cross-entropy."),
+    _of_recipe("--boundary-weight", click.FLOAT, "Added to the weight of pixels near boundaries."),
+    _of_recipe("--label-smoothing", click.FLOAT, "Part of the truth spread over all classes."),
+    _of_recipe("--breed-weight", click.FLOAT, "Of telling breeds apart, by list.txt's numbers."),
+    click.option(
+        "--augment/--no-augment",
+        default=None,
+        help="Vary training samples.  [article: --no-augment]",
+    ),
+    _of_stage("--strength", click.FLOAT, "With --augment: part of the ranges below, 0..1."),
     _of_augmentation("--flip/--no-flip", None, "mirror half of the samples."),
     _of_augmentation("--zoom", click.FLOAT, "enlarge by up to this factor."),
+    _of_augmentation("--shrink", click.FLOAT, "reduce by up to this factor."),
+    _of_augmentation("--stretch", click.FLOAT, "change the ratio of sides by up to this factor."),
+    _of_augmentation("--rotation", click.FLOAT, "turn by up to this angle, degrees, either way."),
     _of_augmentation("--brightness", click.FLOAT, "add up to this share of 255, either way."),
     _of_augmentation("--contrast", click.FLOAT, "change by up to this share, either way."),
+    _of_augmentation("--gamma", click.FLOAT, "exponent up to this, or one divided by it."),
     _of_augmentation("--saturation", click.FLOAT, "change by up to this share, either way."),
+    _of_augmentation(
+        "--hue", click.FLOAT, "turn colours by up to this angle, degrees, either way."
+    ),
+    _of_augmentation("--greyscale", click.FLOAT, "share of the samples without colour."),
+    _of_augmentation("--blur", click.FLOAT, "blur a third by up to this many pixels."),
+    _of_augmentation("--sharpen", click.FLOAT, "sharpen another third by up to this amount."),
+    _of_augmentation("--cutout", click.FLOAT, "share of the samples with a hole."),
+    _of_augmentation("--cutmix", click.FLOAT, "share of the samples with a part of another."),
     _of_recipe("--train-encoder/--freeze-encoder", None),
     _of_recipe(
         "--encoder-weights",
@@ -147,10 +187,15 @@ def configure(recipe: TrainConfig, options: Mapping[str, Any]) -> TrainConfig:
         click.UsageError: options that no run can have, or that do not go together.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    # One batch size is the run's; several are the stages' own.
+    if len(given.get("batch_size", ())) == 1:
+        common = {"batch_size": given["batch_size"][0]}
+        given["batch_size"] = (None,)
+    else:
+        common = {}
     try:
-        stages = _stages(
-            recipe, {name: given.pop(name) for name in _STAGE_OPTIONS if name in given}
-        )
+        columns = (*_STAGE_OPTIONS, *_COMMON_OPTIONS)
+        stages = _stages(recipe, {name: given.pop(name) for name in columns if name in given})
         augmentation = _augmentation(
             recipe,
             given.pop("augment", recipe.augmentation is not None),
@@ -162,7 +207,9 @@ def configure(recipe: TrainConfig, options: Mapping[str, Any]) -> TrainConfig:
             given["init"] = str(given["init"].resolve())
         if given.get("clip_norm") == 0:
             given["clip_norm"] = None
-        return dataclasses.replace(recipe, stages=stages, augmentation=augmentation, **given)
+        return dataclasses.replace(
+            recipe, stages=stages, augmentation=augmentation, **common, **given
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
@@ -179,7 +226,28 @@ def _stages(recipe: TrainConfig, given: Mapping[str, tuple[Any, ...]]) -> tuple[
             for name, column in columns.items()
         )
         raise ValueError(f"every stage needs one value of each, found {counts}")
-    return tuple(Stage(*row) for row in zip(*columns.values(), strict=True))
+    count = len(columns["size"])
+    for name in _COMMON_OPTIONS:
+        columns[name] = _for_all(name, recipe, given.get(name), count)
+    return tuple(
+        Stage(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)
+    )
+
+
+def _for_all(
+    name: str, recipe: TrainConfig, given: tuple[Any, ...] | None, count: int
+) -> tuple[Any, ...]:
+    """One value a stage of what may be one value for all of them."""
+    values = given or tuple(getattr(stage, name) for stage in recipe.stages)
+    if len(set(values)) == 1 and len(values) in (1, len(recipe.stages)):
+        return values[:1] * count
+    if len(values) == count:
+        return values
+    raise ValueError(
+        f"--{name.replace('_', '-')} needs one value for all stages or one for each of {count}, "
+        f"found {','.join(map(str, values))}"
+        + ("" if given else f" (from the recipe {recipe.recipe})")
+    )
 
 
 def _augmentation(
