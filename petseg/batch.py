@@ -141,10 +141,12 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -
 def _write_page(config: BatchConfig, survey: Survey, report: Report, say: Say) -> None:
     # Late: it brings matplotlib, which the run itself has no use for.
     from petseg.pages import masks as page
+    from petseg.pages.run import understand
 
     path = config.reserved / page.NAME
+    run = understand(report.as_dict())
     try:
-        page.write(path, survey, config.masks, sources.root(config.images), report.as_dict())
+        page.write(path, survey, config.masks, sources.root(config.images), run)
     except OSError as error:
         raise PetsegError(
             f"cannot write {error.filename or path}: {error.strerror}; the masks are in place"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,8 +91,8 @@ class Histogram:
 
     def quantile(self, share: float) -> float:
         """The value that this share of all values does not exceed, within 0.001."""
-        place = int(np.searchsorted(np.cumsum(self.bins), share * len(self)))
-        return (min(place, 999) + 0.5) / 1000
+        rank = max(1, math.ceil(share * len(self)))
+        return (int(np.searchsorted(np.cumsum(self.bins), rank)) + 0.5) / 1000
 
     def grouped(self, count: int) -> NDArray[np.int64]:
         """How many values lie in each of `count` bins, a divisor of 1000: int64 (count,)."""

@@ -8,6 +8,7 @@ import click
 
 from petseg.cli.common import OK, exits
 from petseg.errors import PetsegError
+from petseg.text import printable
 
 
 @click.command()
@@ -40,7 +41,7 @@ def main(masks: Path, images: str | None, out: Path | None, stats: Path | None) 
     from petseg.classes import PET_CLASSES
     from petseg.masks import RESERVED, read_all
     from petseg.pages import masks as page
-    from petseg.pages.run import read_stats
+    from petseg.pages.run import read_stats, understand
     from petseg.pages.survey import Survey
 
     if not masks.is_dir():
@@ -49,7 +50,15 @@ def main(masks: Path, images: str | None, out: Path | None, stats: Path | None) 
         raise PetsegError(f"expected photos in {images}, and there is no such folder")
     if stats is not None and not stats.exists():
         raise PetsegError(f"there is no {stats}; leave out --stats, or name the file of the run")
-    found = read_stats(stats or masks / RESERVED / "stats.json")
+    try:
+        found = read_stats(stats or masks / RESERVED / "stats.json")
+        run = None if found is None else understand(found)
+    except PetsegError as error:
+        if stats is not None:
+            raise
+        # The masks tell the rest.
+        click.echo(f"without the last run: {printable(str(error))}", err=True)
+        run = None
     survey = Survey(PET_CLASSES)
     out = out or masks / RESERVED / page.NAME
     try:
@@ -57,10 +66,10 @@ def main(masks: Path, images: str | None, out: Path | None, stats: Path | None) 
             read_all(masks, PET_CLASSES, {}, with_ids=False), unit=" masks", disable=None
         ):
             survey.add(mask)
-        if not survey.masks and found is None:
+        if not survey.masks and run is None:
             raise PetsegError(f"there are no masks in {masks}, and no run has left its stats there")
         folder = None if images is None else sources.root(images)
-        page.write(out, survey, masks, folder, found)
+        page.write(out, survey, masks, folder, run)
     except OSError as error:
         raise PetsegError(f"cannot write {error.filename or out}: {error.strerror}") from error
     click.echo(out)

@@ -29,7 +29,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "petseg",
     "text.parse_math": False,
-    "font.size": 9,
+    "font.size": 8,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.edgecolor": _LINE,
@@ -121,7 +121,7 @@ def _svg(draw: Callable[[Axes], None], title: str) -> Markup:
         figure = Figure(figsize=_SIZE)
         FigureCanvasSVG(figure)
         axes = figure.subplots()
-        figure.subplots_adjust(left=0.13, right=0.98, top=0.96, bottom=0.23)
+        figure.subplots_adjust(left=0.13, right=0.96, top=0.96, bottom=0.23)
         axes.grid(axis="y", linewidth=0.5)
         draw(axes)
         buffer = io.StringIO()
@@ -129,10 +129,11 @@ def _svg(draw: Callable[[Axes], None], title: str) -> Markup:
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
+    text = re.sub(r" font-family: [^;]+;", "", text)
     for color, name in _COLORS.items():
         text = text.replace(color, name)
     # Names of parts would meet those of other charts; only those that are referred to are needed.
-    used = set(re.findall(r"#([\w-]+)", text))
-    text = re.sub(r' id="([\w-]+)"', lambda found: found[0] * (found[1] in used), text)
+    used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda found: found[0] * (found[1] in used), text)
     head = f'<svg class="chart" role="img" aria-label="{escape(title)}"'
     return Markup(text.replace("<svg", head, 1))

@@ -69,12 +69,10 @@ def percent(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """A whole number with its thousands set apart, or three digits of any other."""
-    return (
-        f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-        if value == int(value)
-        else f"{value:.3g}"
-    )
+    """A number with its thousands set apart; below a thousand, three digits of it."""
+    if value < 1000 and value != int(value):
+        return f"{value:.3g}"
+    return f"{round(value):,}"
 
 
 def _own(name: str) -> str:

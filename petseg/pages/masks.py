@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from petseg.masks import RESERVED
 from petseg.pages import charts, gallery, html
 from petseg.pages.gallery import Pair
-from petseg.pages.run import Run, read_failures, understand
+from petseg.pages.run import Run, read_failures
 from petseg.pages.survey import Least, Survey
 
 # In `masks/petseg/`.
@@ -49,7 +47,7 @@ def write(
     survey: Survey,
     folder: Path,
     images: Path | None,
-    stats: Mapping[str, Any] | None,
+    run: Run | None,
 ) -> None:
     """Write the report.
 
@@ -58,13 +56,12 @@ def write(
         survey: of all masks.
         folder: of the masks.
         images: the folder of the photos, where it is known.
-        stats: of the last run, as in `stats.json`; None where they are not known.
+        run: the last one; None where nothing tells of it.
 
     Raises:
-        PetsegError: the stats or the list of failures are not petseg's.
+        PetsegError: the list of failures is not petseg's.
         OSError: it cannot be written.
     """
-    run = None if stats is None else understand(stats)
     groups = [
         Group("unsure", "Least confident", _pairs(survey.unsure, survey, folder, images)),
         Group("random", "Random", _pairs(survey.random, survey, folder, images)),
@@ -133,7 +130,9 @@ def _charts(survey: Survey) -> list[Chart]:
             f"of {html.seconds(width)}."
         )
         label = f"{unit} since then"
-        svg = charts.steps_over_time(counts, 0.0, width / size, label, "masks", "chart: masks over time")
+        svg = charts.steps_over_time(
+            counts, 0.0, width / size, label, "masks", "chart: masks over time"
+        )
         found.append(Chart("When the masks were written", svg, words))
     return found
 

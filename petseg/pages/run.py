@@ -82,7 +82,9 @@ def understand(stats: Mapping[str, Any]) -> Run:
     """
     try:
         over_time = stats["masks_over_time"]
-        width = over_time["bin_seconds"] if over_time else 1.0
+        if over_time is None:
+            over_time = {"begin_seconds": 0.0, "bin_seconds": 1.0, "counts": []}
+        width = over_time["bin_seconds"]
         return Run(
             counts=[(str(name), int(count)) for name, count in stats["counts"].items()],
             facts=list(_facts(stats).items()),
@@ -95,8 +97,8 @@ def understand(stats: Mapping[str, Any]) -> Run:
                 for name, stage in stats["stages"].items()
             ],
             bottleneck=stats["bottleneck"],
-            rates=[count / width for count in over_time["counts"]] if over_time else [],
-            rates_begin=over_time["begin_seconds"] if over_time else 0.0,
+            rates=[count / width for count in over_time["counts"]],
+            rates_begin=over_time["begin_seconds"],
             rates_width=width,
             options=[(str(k), str(v)) for k, v in stats["options"].items() if v is not None],
             notes=[str(note) for note in stats["notes"]],
