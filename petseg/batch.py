@@ -22,7 +22,9 @@ from petseg.books import Books, open_books
 from petseg.engines import pool
 from petseg.engines.local import LocalEngine
 from petseg.engines.outcome import Outcome, Work
+from petseg.errors import PetsegError
 from petseg.formats import catalog
+from petseg.pages.survey import Survey
 from petseg.plan import Plan, Rules, make_plan
 from petseg.records import Maker
 from petseg.report import Report
@@ -106,6 +108,7 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -
         if config.check:
             _check(config, session, path, [work.path for work in todo], report, say)
         report.describe(session, path, machine.device_name(session.provider), load_seconds)
+    survey = Survey(model.classes) if config.report else None
     with (
         temporary_folder(config.reserved) as temporary,
         open_books(config, report, temporary, session.streams) as books,
@@ -121,15 +124,34 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -
                 model.classes,
                 config.tables,
                 config.review_below,
+                survey,
                 plan.photos,
                 books.seconds,
             )
         elif config.tables or config.review_below is not None:
             report.notes.append("tables and lists of all masks are made when a run ends well")
+    if survey is not None and report.stopped is None:
+        _write_page(config, survey, report, say)
     for count, file in ((report.counts.failed, "failures.csv"), (report.counts.kept, "kept.csv")):
         if count:
             say(f"{count} {file.removesuffix('.csv')}: see {config.reserved / file}")
     return report
+
+
+def _write_page(config: BatchConfig, survey: Survey, report: Report, say: Say) -> None:
+    # Late: it brings matplotlib, which the run itself has no use for.
+    from petseg.pages import masks as page
+    from petseg.pages.run import understand
+
+    path = config.reserved / page.NAME
+    run = understand(report.as_dict())
+    try:
+        page.write(path, survey, config.masks, sources.root(config.images), run)
+    except OSError as error:
+        raise PetsegError(
+            f"cannot write {error.filename or path}: {error.strerror}; the masks are in place"
+        ) from error
+    say(f"report: {path}")
 
 
 def _check(

@@ -46,6 +46,7 @@ class BatchConfig:
         dry_run: look, count, and do nothing.
         review_below: masks of a lower confidence, 0..1, are listed in `masks/petseg/review.txt`;
             None for no list.
+        report: write `masks/petseg/report.html`.
         stats: where the stats go; None for `masks/petseg/stats.json`.
     """
 
@@ -70,6 +71,7 @@ class BatchConfig:
     check: bool = False
     dry_run: bool = False
     review_below: float | None = None
+    report: bool = True
     stats: Path | None = None
 
     def __post_init__(self) -> None:

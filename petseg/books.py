@@ -70,8 +70,10 @@ class Books:
             if "parquet" in self.config.tables:
                 took = outcome.read_seconds + outcome.infer_seconds + outcome.write_seconds
                 self.seconds.add(outcome.work.mask, took)
+            now = time.perf_counter() - report.started
+            report.masks_over_time.add(now)
             if report.first_mask_seconds is None:
-                report.first_mask_seconds = time.perf_counter() - report.started
+                report.first_mask_seconds = now
         elif outcome.status in ("derived", "kept"):
             counts.skipped += 1
             if outcome.status == "derived":

@@ -10,17 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
 from petseg import machine
+from petseg.distributions import OverTime, Shares, Stage
 from petseg.machine import ONNXRUNTIME_PACKAGES
 from petseg.temporary import replacing
 
 if TYPE_CHECKING:
     from petseg.runtime import Session
-
-# Seconds are counted in bins 5 % apart, from a microsecond to a quarter of an hour.
-_EDGES = 1e-6 * 1.05 ** np.arange(425)
 
 
 @dataclass
@@ -54,55 +50,6 @@ class Counts:
 
 
 @dataclass
-class Stage:
-    """Times of one stage, in bounded memory whatever the number of images."""
-
-    busy_seconds: float = 0.0
-    bins: np.ndarray[Any, np.dtype[np.int64]] = field(
-        default_factory=lambda: np.zeros(len(_EDGES) + 1, np.int64)
-    )
-
-    def add(self, seconds: float) -> None:
-        """Count one item by its seconds, for the percentiles."""
-        self.bins[np.searchsorted(_EDGES, seconds)] += 1
-
-    def percentile(self, share: float) -> float | None:
-        """Seconds that this share of the items stayed below, within 5 %; None without items."""
-        total = int(self.bins.sum())
-        if not total:
-            return None
-        place = int(np.searchsorted(np.cumsum(self.bins), share * total))
-        return float(_EDGES[min(place, len(_EDGES) - 1)])
-
-    def as_dict(self) -> dict[str, float | None]:
-        return {
-            "busy_core_seconds": self.busy_seconds,
-            "p50_seconds": self.percentile(0.50),
-            "p95_seconds": self.percentile(0.95),
-            "p99_seconds": self.percentile(0.99),
-        }
-
-
-@dataclass
-class Shares:
-    """Values of 0..1, in bounded memory, to the percent."""
-
-    total: float = 0.0
-    bins: np.ndarray[Any, np.dtype[np.int64]] = field(
-        default_factory=lambda: np.zeros(101, np.int64)
-    )
-
-    def add(self, value: float) -> None:
-        self.total += value
-        self.bins[round(value * 100)] += 1
-
-    def as_dict(self) -> dict[str, Any] | None:
-        """Mean, and how many values lie nearest to 0.00, 0.01, ... 1.00; None without values."""
-        count = int(self.bins.sum())
-        return {"mean": self.total / count, "histogram": self.bins.tolist()} if count else None
-
-
-@dataclass
 class Report:
     """Everything `stats.json` says.
 
@@ -114,6 +61,7 @@ class Report:
         infer_wall_seconds: how long the session ran, as if with all its streams at once.
         pixels: of all photos done.
         confidence, uncertain: of all masks done (see `measures.certainty`).
+        masks_over_time: when they were done, seconds since the run began.
         started: `time.perf_counter()` when the run began.
         model_load_seconds: how long making the session took.
         ready_seconds, first_mask_seconds: since the run began.
@@ -141,6 +89,7 @@ class Report:
     pixels: int = 0
     confidence: Shares = field(default_factory=Shares)
     uncertain: Shares = field(default_factory=Shares)
+    masks_over_time: OverTime = field(default_factory=lambda: OverTime(1.0))
     started: float = field(default_factory=time.perf_counter)
     model_load_seconds: float | None = None
     ready_seconds: float = 0.0
@@ -226,6 +175,7 @@ class Report:
             "bottleneck": self.bottleneck,
             "confidence": self.confidence.as_dict(),
             "uncertain": self.uncertain.as_dict(),
+            "masks_over_time": self.masks_over_time.as_dict(),
             "peak_memory_bytes": self.peak_memory_bytes,
             "provider": self.provider,
             "precision": self.precision,

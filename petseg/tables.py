@@ -16,6 +16,7 @@ from petseg.errors import PetsegError
 from petseg.formats.coco import CocoFile
 from petseg.formats.parquet import ParquetFile, Seconds
 from petseg.masks import RESERVED
+from petseg.pages.survey import Survey
 from petseg.review import ReviewList
 
 COCO, PARQUET, REVIEW = Path("coco/coco.json"), Path("parquet/masks.parquet"), Path("review.txt")
@@ -27,6 +28,7 @@ def rebuild(
     classes: tuple[SegmentClass, ...],
     formats: tuple[str, ...],
     review_below: float | None,
+    survey: Survey | None,
     photos: Mapping[str, str],
     seconds: Seconds,
 ) -> list[str]:
@@ -38,6 +40,7 @@ def rebuild(
         classes: what the masks' values mean.
         formats: of `catalog.TABLES`.
         review_below: confidence below which a mask is listed in `review.txt`; None for no list.
+        survey: takes every mask, for the report; None for no report.
         photos: the photo's name of masks that are a person's.
         seconds: what this run's masks took.
 
@@ -58,7 +61,7 @@ def rebuild(
                 parquet = stack.enter_context(ParquetFile(place, temporary, classes, seconds))
             if review_below is not None:
                 review = stack.enter_context(ReviewList(reserved / REVIEW, review_below))
-            tables = [table for table in (coco, parquet, review) if table is not None]
+            tables = [table for table in (coco, parquet, review, survey) if table is not None]
             if tables:
                 for mask in masks.read_all(folder, classes, photos, with_ids=coco is not None):
                     for table in tables:

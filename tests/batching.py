@@ -32,8 +32,9 @@ from petseg.steps import Job
 Pixels = NDArray[np.uint8]
 
 COMMAND = ("-c", "from petseg.cli.batch import main; main()")
-# What the masks of the tests are compared with; a --provider among the arguments comes later.
-PROVIDER = ("--provider", "cpu")
+# What the masks of the tests are compared with, and no page, which takes longer than they do;
+# what is among the arguments comes later.
+PROVIDER = ("--provider", "cpu", "--no-report")
 
 
 def picture(seed: int, height: int = 96, width: int = 128) -> Pixels:
@@ -193,7 +194,10 @@ def write_mask(path: Path, name: str, job: Job, seed: int = 1) -> None:
 def batch(images: Path | str, masks: Path, model: Path, **options: Any) -> Report:
     """`run_batch`, without a word."""
     config = BatchConfig(
-        images=str(images), masks=masks, model=model, **{"provider": "cpu", "workers": 1} | options
+        images=str(images),
+        masks=masks,
+        model=model,
+        **{"provider": "cpu", "workers": 1, "report": False} | options,
     )
     return run_batch(config, lambda line: None)
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from petseg import signature
-from petseg.cli.common import printable
+from petseg.text import printable
 
 GOOD = {"good/first.png": picture(101), "good/second.png": picture(102, 70, 50)}
 

@@ -21,13 +21,14 @@ PACKAGES = {"petseg": ROOT / "petseg", "petseg_export": ROOT / "export" / "petse
 # From the ground up.  A module imports from its own row, without circles, and from those below
 # it.  A package's name stands for all in it, but `petseg` for its own file alone.
 LAYERS = (
-    "petseg petseg.errors petseg.classes petseg.signature petseg.png petseg.files petseg.locks",
+    "petseg petseg.errors petseg.classes petseg.signature petseg.png petseg.files petseg.locks"
+    " petseg.text",
     "petseg.sources petseg.imageio petseg.transforms petseg.masks petseg.measures petseg.records"
     " petseg.formats petseg.review petseg.evaluation petseg.plots petseg.weights"
     " petseg.augmentation petseg.recipes petseg.precision petseg.machine petseg.progress"
     " petseg.sharedbuffer petseg.temporary petseg.download petseg.warping petseg.coloring"
-    " petseg.patches petseg.losses petseg.normalization petseg.optimization",
-    "petseg.steps petseg.runtime petseg.report petseg.tables",
+    " petseg.patches petseg.losses petseg.normalization petseg.optimization petseg.distributions",
+    "petseg.steps petseg.runtime petseg.report petseg.tables petseg.pages",
     "petseg.dataset petseg.pixels petseg.model petseg.batches petseg.scoring petseg.runs"
     " petseg.validation petseg.engines petseg.collisions petseg.plan petseg.batch_config"
     " petseg.books petseg.check petseg.learner",
@@ -47,6 +48,8 @@ USERS = {
     "openvino": "petseg.runtime.openvino",
     "pycocotools": "petseg.formats.coco",
     "pyarrow": "petseg.formats.parquet",
+    "jinja2": "petseg.pages.html",
+    "matplotlib": "petseg.plots petseg.pages.charts",
 }
 TRAINING_ONLY = {"keras", "tensorflow", "tf2onnx", "onnx"}
 

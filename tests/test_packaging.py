@@ -85,6 +85,9 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel: Path) -> None:
         ".typed",
         ".onnx",
         ".md",
+        ".html",
+        ".css",
+        ".js",
     }
 
 
@@ -101,7 +104,7 @@ def test_the_installed_wheel_has_the_command(installed: Path, command: str) -> N
 
 def test_every_command_is_also_a_command_of_petseg(installed: Path) -> None:
     joined = _run(_program(installed, "petseg"), "--help")
-    for command in COMMANDS[1:]:
+    for command in (*COMMANDS[1:], "report"):
         assert re.search(rf"^  {command.removeprefix('petseg-')} ", joined, re.MULTILINE), joined
 
 

@@ -6,12 +6,11 @@ import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petseg.report import Counts, Report, Rows, Stage
+from petseg.report import Counts, Report, Rows
 
 number = st.integers(0, 10**7)
 
@@ -41,30 +40,6 @@ def test_exit_codes(stopped: str | None, failed: int, code: int) -> None:
     report = Report({}, Counts(files=9, failed=failed), stopped=stopped)
     assert report.exit_code == code
     assert report.as_dict()["exit_code"] == code
-
-
-@given(st.lists(st.floats(1e-5, 600), min_size=1, max_size=200), st.floats(0.01, 1))
-def test_percentiles_are_within_5_percent(seconds: list[float], share: float) -> None:
-    stage = Stage()
-    for value in seconds:
-        stage.add(value)
-    exact = float(np.quantile(seconds, share, method="inverted_cdf"))
-    found = stage.percentile(share)
-    assert found is not None
-    assert exact / 1.051 <= found <= exact * 1.051
-
-
-def test_a_stage_without_items_has_no_percentiles() -> None:
-    assert Stage().percentile(0.5) is None
-    assert Stage().as_dict()["p99_seconds"] is None
-
-
-def test_times_beyond_the_bins_are_counted() -> None:
-    stage = Stage()
-    for seconds in (0.0, 1e-9, 1e6):
-        stage.add(seconds)
-    assert stage.percentile(1.0) is not None
-    assert int(stage.bins.sum()) == 3
 
 
 def report_with(infer_wall: float, read: float, infer: float, write: float) -> Report:

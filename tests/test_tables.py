@@ -55,7 +55,7 @@ def rebuild(
     temporary = masks.with_name("masks-temporary")
     temporary.mkdir(exist_ok=True)
     notes = tables.rebuild(
-        *(masks, temporary, PET_CLASSES, formats, review_below),
+        *(masks, temporary, PET_CLASSES, formats, review_below, None),
         *(photos or {}, seconds or Seconds()),
     )
     assert list(temporary.iterdir()) == []

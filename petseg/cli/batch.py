@@ -97,6 +97,12 @@ READ_TIMEOUT = 60.0
     "MASKS/petseg/review.txt; 0.8, say.",
 )
 @click.option(
+    "--report/--no-report",
+    default=True,
+    show_default=True,
+    help="Write a page about all masks, MASKS/petseg/report.html, when the run ends well.",
+)
+@click.option(
     "--stats",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where the stats go.  [default: MASKS/petseg/stats.json]",

@@ -12,6 +12,7 @@ from typing import NoReturn, ParamSpec
 import click
 
 from petseg.errors import PetsegError
+from petseg.text import printable
 
 OK, FAILED, PARTLY_FAILED = 0, 1, 3
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -25,15 +26,6 @@ class Terminated(BaseException):
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
-
-
-def printable(text: str) -> str:
-    """Text as one line of a terminal can show it: what file names may hold could steer it."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def exits(command: Callable[P, int]) -> Callable[P, None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from petseg.cli.common import printable
+from petseg.text import printable
 
 if TYPE_CHECKING:
     from petseg.engines.outcome import Outcome

@@ -16,6 +16,7 @@ import numpy as np
 from petseg.classes import SegmentClass
 from petseg.masks import MaskFile
 from petseg.temporary import replacing
+from petseg.text import as_text
 
 
 class CocoFile:
@@ -132,8 +133,3 @@ class _Items:
         """Have no items any more."""
         self._file.close()
         self.path.unlink()
-
-
-def as_text(name: str) -> str:
-    r"""A file name as text that every program can read; bytes that are no UTF-8 become `\xff`."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
