@@ -147,7 +147,7 @@ def test_keras_and_onnxruntime_meet_only_in_petseg_export() -> None:
     assert all(_within(module, "petseg_export") for module in meeting), meeting
 
 
-@pytest.mark.parametrize("command", ["batch", "eval", "main"])
+@pytest.mark.parametrize("command", ["batch", "eval", "main", "report"])
 def test_commands_of_the_base_install_reach_no_training_package(command: str) -> None:
     assert not _reachable(f"petseg.cli.{command}") & TRAINING_ONLY
 
@@ -183,7 +183,7 @@ def test_a_batch_run_loads_no_training_package(tiny_model: Path, tmp_path: Path)
     assert loaded.read_text() == "keras"
 
 
-@pytest.mark.parametrize("command", ["batch", "eval", "main"])
+@pytest.mark.parametrize("command", ["batch", "eval", "main", "report"])
 def test_a_command_starts_without_loading_a_training_package(command: str) -> None:
     code = f"import sys, petseg.cli.{command}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,7 +21,8 @@ def main() -> None:
     task = arguments()
     options = (
         *("--model", task.model, "--provider", task.provider, "--precision", task.precision),
-        *("--quiet", "--json"),
+        # Nobody else writes a page about the masks.
+        *("--quiet", "--json", "--no-report"),
     )
     command = [str(part) for part in (*COMMAND, task.photos, task.masks, *options)]
     started = time.perf_counter()
