@@ -123,6 +123,7 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -
                 config.review_below,
                 plan.photos,
                 books.seconds,
+                config.max_pixels,
             )
         elif config.tables or config.review_below is not None:
             report.notes.append("tables and lists of all masks are made when a run ends well")

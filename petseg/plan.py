@@ -115,7 +115,7 @@ def _place(source: Source, rules: Rules, plan: Plan, others: list[str]) -> None:
     name = steps.mask_name(source.name, rules.maker.names)
     work = Work(source.path, source.name, name)
     try:
-        state, record = inspect(rules.folder / name)
+        state, record = inspect(rules.folder / name, rules.max_pixels)
     except PermissionError as error:
         plan.failed.append((source.name, f"its mask cannot be looked at: {error.strerror}"))
         return

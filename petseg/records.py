@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from petseg.errors import ImageError
 from petseg.files import open_regular
+from petseg.imageio import DEFAULT_MAX_PIXELS, decode_grey
 from petseg.png import HEADER_BYTES, SIGNATURE, chunk, chunks
 
 KEYWORD = b"petseg"
@@ -187,14 +188,19 @@ def hash_pixels(values: NDArray[np.uint8]) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
-def inspect(path: Path) -> tuple[MaskState, Record | None]:
+def inspect(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[MaskState, Record | None]:
     """Tell what lies at a mask's place, and its record where there is one of this version.
+
+    Args:
+        path: the place.
+        max_pixels: a mask of more is not decoded, and counts as somebody's where only that could
+            show that it is petseg's.
 
     Raises:
         OSError: its folder may not be looked into.
     """
     try:
-        return judge(read_bytes(path))
+        return judge(read_bytes(path), max_pixels)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return MaskState.ABSENT, None  # writing it will fail, and say so
@@ -220,7 +226,7 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def judge(data: bytes) -> tuple[MaskState, Record | None]:
+def judge(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[MaskState, Record | None]:
     """`inspect` for the bytes of a file."""
     found = _walk(data)
     seal = found.seal
@@ -230,7 +236,8 @@ def judge(data: bytes) -> tuple[MaskState, Record | None]:
     if not found.whole:
         return MaskState.CUT, seal.record
     # Another program may have packed the same pixels anew.
-    if found.data_crc32 == seal.data_crc32 or _decoded_hash(data) == seal.pixels_sha256:
+    same_data = found.data_crc32 == seal.data_crc32
+    if same_data or _decoded_hash(data, max_pixels) == seal.pixels_sha256:
         return (MaskState.OTHER if seal.record is None else MaskState.OURS), seal.record
     return MaskState.FOREIGN, seal.record
 
@@ -253,15 +260,10 @@ def _begins_as_ours(data: bytes) -> bool:
     return data[: len(SIGNATURE)] == SIGNATURE[: len(data)] and data[_KIND] == kind
 
 
-def _decoded_hash(data: bytes) -> str | None:
-    import io
-
-    from PIL import Image
-
+def _decoded_hash(data: bytes, max_pixels: int) -> str | None:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return hash_pixels(np.asarray(image)) if image.mode == "L" else None
-    except (OSError, SyntaxError, ValueError, ImageError):
+        return hash_pixels(decode_grey(data, max_pixels))
+    except ImageError:
         return None
 
 
