@@ -24,7 +24,7 @@ from petseg.engines.local import LocalEngine
 from petseg.engines.outcome import Outcome, Work
 from petseg.formats import catalog
 from petseg.plan import Plan, Rules, make_plan
-from petseg.records import Maker
+from petseg.record import Maker
 from petseg.report import Report
 from petseg.runtime import NoSession, Session
 from petseg.steps import Job

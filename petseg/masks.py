@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from petseg import imageio, measures
 from petseg.classes import SegmentClass, values_to_ids
 from petseg.errors import ImageError
-from petseg.records import Box, MaskState, Record, judge, read_bytes
+from petseg.record import Box, Record
+from petseg.records import MaskState, judge, read_bytes
 
 # Everything in a folder of masks that is no mask lies below this name.
 RESERVED = "petseg"
@@ -134,7 +135,9 @@ def _read(
         ids = decode(data, table, path, max_pixels) if with_ids or record is None else None
     except (OSError, ImageError):
         return None
-    if record is not None and len(record.class_pixels) != len(classes):
+    if record is not None and (
+        len(record.class_pixels) != len(classes) or record.height * record.width > max_pixels
+    ):
         return None
     # The record of a mask that was corrected still knows the photo.
     photo = photos.get(name) if found is None else name.rpartition("/")[0] + "/" + found.image.name

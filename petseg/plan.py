@@ -18,7 +18,8 @@ from petseg.collisions import refuse_collisions
 from petseg.engines.outcome import Work
 from petseg.errors import ImageError, PetsegError, some
 from petseg.formats.catalog import PICTURES
-from petseg.records import Maker, MaskState, Record, inspect
+from petseg.record import Maker, Record
+from petseg.records import MaskState, inspect
 from petseg.sources import Source
 
 

@@ -22,7 +22,8 @@ from petseg.files import open_regular
 from petseg.formats import index
 from petseg.formats.catalog import INDEX, PICTURES, Picture
 from petseg.formats.segmented import Segmented
-from petseg.records import ImageIdentity, Maker, MaskState, Record
+from petseg.record import ImageIdentity, Maker, Record
+from petseg.records import MaskState
 
 if TYPE_CHECKING:
     # Workers read and write; they have no use for onnxruntime.
@@ -63,7 +64,7 @@ class Photo(NamedTuple):
     Attributes:
         path: where it lies.
         height, width: upright, pixels.
-        size, mtime_ns, sha256: of the file, as in `records.ImageIdentity`.
+        size, mtime_ns, sha256: of the file, as in `record.ImageIdentity`.
     """
 
     path: str

@@ -21,7 +21,8 @@ PACKAGES = {"petseg": ROOT / "petseg", "petseg_export": ROOT / "export" / "petse
 # From the ground up.  A module imports from its own row, without circles, and from those below
 # it.  A package's name stands for all in it, but `petseg` for its own file alone.
 LAYERS = (
-    "petseg petseg.errors petseg.classes petseg.signature petseg.png petseg.files petseg.locks",
+    "petseg petseg.errors petseg.classes petseg.signature petseg.png petseg.files petseg.locks"
+    " petseg.record",
     "petseg.sources petseg.imageio petseg.transforms petseg.masks petseg.measures petseg.records"
     " petseg.formats petseg.review petseg.evaluation petseg.plots petseg.weights"
     " petseg.augmentation petseg.recipes petseg.precision petseg.machine petseg.progress"

@@ -16,7 +16,8 @@ from petseg import masks, png
 from petseg.classes import PET_CLASSES, SegmentClass, values_to_ids
 from petseg.errors import ImageError
 from petseg.masks import MaskFile
-from petseg.records import Box, MaskState, inspect, judge
+from petseg.record import Box
+from petseg.records import MaskState, inspect, judge
 
 
 def read_all(

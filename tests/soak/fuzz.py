@@ -55,24 +55,24 @@ def run(target: str, seconds: int, seed: int, keep: Path) -> dict[str, int | str
     """Fuzz a target in a process of its own, because libFuzzer ends its process.
 
     Returns:
-        "executions", "lines" of petseg that were reached (edges, as libFuzzer counts them), and
-        the "finding": the traceback's last line, or "".
+        "executions", "edges" of petseg's code that were reached, and the "finding": the error that
+        came through, or "".
     """
     arguments = ["--one", "--target", target, "--seconds", str(seconds), "--seed", str(seed)]
     done = subprocess.run(
         [sys.executable, "-m", "soak.fuzz", *arguments, "--keep", str(keep)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         check=False,
     )
-    runs = re.search(r"Done (\d+) runs|stat::number_of_executed_units: *(\d+)", done.stderr)
-    edges = re.findall(r"cov: (\d+)", done.stderr)
+    runs = re.search(r"Done (\d+) runs|stat::number_of_executed_units: *(\d+)", done.stdout)
+    edges = re.findall(r"cov: (\d+)", done.stdout)
     finding = ""
     if done.returncode:
-        click.echo(done.stderr[-4000:], err=True)
-        errors = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Warning)\b.*$", done.stderr, re.M)
+        click.echo(done.stdout[-4000:], err=True)
+        errors = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Warning)\b.*$", done.stdout, re.M)
         finding = errors[0] if errors else f"exit code {done.returncode}"
     return {
         "executions": int(runs[1] or runs[2]) if runs else 0,
@@ -86,10 +86,10 @@ def fuzz(target: str, seconds: int, seed: int, keep: Path) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["petseg"]):
-        from soak.fuzz_targets import TARGETS as known
+        from soak import fuzz_targets
     keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="petseg-fuzz-") as name:
-        for number, data in enumerate(known[target].seeds()):
+        for number, data in enumerate(fuzz_targets.TARGETS[target].seeds()):
             (Path(name) / f"seed-{number}").write_bytes(data)
         options = [
             f"-max_total_time={seconds}",
@@ -100,7 +100,7 @@ def fuzz(target: str, seconds: int, seed: int, keep: Path) -> None:
             "-rss_limit_mb=4096",
             "-print_final_stats=1",
         ]
-        atheris.Setup([sys.argv[0], *options, name], known[target].run)
+        atheris.Setup([sys.argv[0], *options, name], fuzz_targets.TARGETS[target].run)
         atheris.Fuzz()
 
 
