@@ -24,7 +24,7 @@ from petseg.classes import PET_CLASSES
 from petseg.cli.common import OK, exits
 from petseg.formats import index
 from petseg.formats.segmented import Segmented
-from petseg.records import Maker
+from petseg.record import Maker
 from petseg.steps import Job
 
 SIDE = 224

@@ -2,7 +2,8 @@
 
 petseg-batch on links to a few hundred photos, with a network that takes no time, or for an hour
 with the real one; then the same command again, which finds every mask in place.  Memory is that of
-the command and its workers (see processes.memory).
+the command and its workers (see processes.memory).  With --bad some of the links lead to what is
+cut off or no image; the counts have to add up.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import click
 import inputs
 
 from petseg.cli.common import OK, exits
+from petseg.errors import PetsegError
 
 PER_FOLDER = 1000
 SCRIPT = Path(__file__).with_name("watched_batch.py")
@@ -26,25 +28,37 @@ SCRIPT = Path(__file__).with_name("watched_batch.py")
 @click.command(context_settings={"show_default": True})
 @click.option("--count", type=click.IntRange(100), default=100_000, help="Links to photos.")
 @click.option("--drawn", type=click.IntRange(1), default=300, help="Photos that they lead to.")
+@click.option("--bad", type=click.FloatRange(0, 1), default=0.0, help="Share of bad images.")
 @click.option("--real", is_flag=True, help="The packaged model, in place of no network.")
 @click.option("--seconds", type=click.IntRange(1), help="Stop the first run after so long.")
 @click.option("--out", type=click.Path(path_type=Path), default="memory.png", help="The curves.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, the table on stderr.")
 @exits
-def main(count: int, drawn: int, real: bool, seconds: int | None, out: Path, as_json: bool) -> int:
+def main(
+    count: int, drawn: int, bad: float, real: bool, seconds: int | None, out: Path, as_json: bool
+) -> int:
     """Watch a run, then the run that finds nothing to do."""
     with tempfile.TemporaryDirectory(prefix="petseg-memory-") as name:
         folder = Path(name)
         (folder / "drawn").mkdir()
         inputs.draw(folder / "drawn", drawn)
         photos = sorted((folder / "drawn").iterdir())
+        broken = [folder / "drawn" / name for name in ("cut.jpg", "text.jpg")]
+        broken[0].write_bytes(photos[0].read_bytes()[:5000])
+        broken[1].write_text("hello")
+        bad_ones = 0
         for number in range(count):
+            # Spread evenly: so many as make the share up to here.
+            is_bad = int((number + 1) * bad) > bad_ones
+            bad_ones += is_bad
             place = folder / "images" / f"{number // PER_FOLDER:05}"
             place.mkdir(parents=True, exist_ok=True)
-            (place / f"{number:07}.jpg").symlink_to(photos[number % drawn])
-        first = watch(folder, "first", real, seconds)
-        again = watch(folder, "again", real, seconds)
-    found = describe(first, again)
+            target = broken[bad_ones % 2] if is_bad else photos[number % drawn]
+            (place / f"{number:07}.jpg").symlink_to(target)
+        first, counts = watch(folder, "first", real, seconds)
+        again, _ = watch(folder, "again", real, seconds)
+    check(counts, count, bad_ones, whole=seconds is None)
+    found = describe(first, again) | {"failed": counts["failed"], "left": counts["left"]}
     draw(first, out)
     for key, value in found.items():
         click.echo(f"{key}: {value}", err=as_json)
@@ -54,19 +68,41 @@ def main(count: int, drawn: int, real: bool, seconds: int | None, out: Path, as_
     return OK
 
 
-def watch(folder: Path, name: str, real: bool, seconds: int | None) -> list[dict[str, float]]:
-    """One run of petseg-batch; a row a second: seconds, masks done, bytes of memory."""
+def check(counts: dict[str, int], files: int, bad: int, whole: bool) -> None:
+    """Raise PetsegError where the counts do not add up, or not all bad images failed."""
+    parts = ("done", "skipped", "failed", "ignored", "left")
+    right = counts["files"] == files == sum(counts[part] for part in parts)
+    if whole:
+        right = right and (counts["done"], counts["failed"]) == (files - bad, bad)
+    if not right or counts["failed"] > bad:
+        raise PetsegError(f"of {files} files {bad} are bad, and the run counts {counts}")
+
+
+def watch(
+    folder: Path, name: str, real: bool, seconds: int | None
+) -> tuple[list[dict[str, float]], dict[str, int]]:
+    """One run of petseg-batch.
+
+    Returns:
+        A row a second: seconds, masks done, bytes of memory, and how many file handles, processes
+        and threads; and the run's counts.
+    """
     log = folder / f"{name}.csv"
     options = ["--real"] if real else []
     command = [sys.executable, str(SCRIPT), str(folder / "images"), str(folder / "masks"), str(log)]
-    process = subprocess.Popen([*command, *options], start_new_session=True)
+    process = subprocess.Popen(
+        [*command, *options], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
     try:
-        process.wait(seconds)
+        out, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.terminate()
-        process.wait()
+        out, _ = process.communicate()
+    if not out:
+        raise PetsegError(f"the run ended with exit code {process.returncode}")
     with log.open(newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    return rows, json.loads(out)
 
 
 def describe(first: list[dict[str, float]], again: list[dict[str, float]]) -> dict[str, float]:
@@ -82,7 +118,15 @@ def describe(first: list[dict[str, float]], again: list[dict[str, float]]) -> di
     def memory(rows: list[dict[str, float]]) -> float:
         return max(row["memory"] for row in rows) / 1e6
 
+    def most(rows: list[dict[str, float]], thing: str) -> int:
+        return int(max(row[thing] for row in rows))
+
     masks = first[-1]["done"]
+    things = {
+        f"{thing} at most in the {name} third": most(rows, thing)
+        for thing in ("handles", "processes", "threads")
+        for name, rows in (("first", early), ("last", late))
+    }
     return {
         "masks": masks,
         "seconds": round(first[-1]["seconds"], 1),
@@ -91,6 +135,7 @@ def describe(first: list[dict[str, float]], again: list[dict[str, float]]) -> di
         "images/s of the first third": round(rate(early), 1),
         "images/s of the last third": round(rate(late), 1),
         "microseconds a mask to find it in place": round(1e6 * again[-1]["plan"] / masks, 1),
+        **things,
     }
 
 

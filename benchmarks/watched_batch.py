@@ -1,8 +1,12 @@
-"""petseg-batch with a log of its memory, for memory.py: IMAGES MASKS LOG [--real]."""
+"""petseg-batch with a log of what it holds, for memory.py: IMAGES MASKS LOG [--real].
+
+Its counts go to stdout as JSON.
+"""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import sys
 import threading
@@ -50,11 +54,14 @@ def main() -> None:
 
     with Path(log).open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(("seconds", "done", "memory", "plan"))
+        things = processes.open_things(os.getpid())
+        rows.writerow(("seconds", "done", "memory", "plan", *things))
 
         def note() -> None:
             seconds = time.perf_counter() - started
-            rows.writerow((seconds, done.masks, processes.memory(os.getpid()), planned))
+            memory = processes.memory(os.getpid())
+            things = processes.open_things(os.getpid()).values()
+            rows.writerow((seconds, done.masks, memory, planned, *things))
 
         def watch() -> None:
             while not over.wait(1):
@@ -64,11 +71,12 @@ def main() -> None:
         thread.start()
         try:
             config = BatchConfig(images=images, masks=Path(masks), provider="cpu")
-            run_batch(config, say, done)
+            report = run_batch(config, say, done)
         finally:
             over.set()
             thread.join()
             note()
+    print(json.dumps(report.as_dict()["counts"]))
 
 
 def null_session(path: Path, signature: Any, *options: Any) -> NullSession:

@@ -26,7 +26,7 @@ from petseg.errors import PetsegError
 from petseg.formats import catalog
 from petseg.pages.survey import Survey
 from petseg.plan import Plan, Rules, make_plan
-from petseg.records import Maker
+from petseg.record import Maker
 from petseg.report import Report
 from petseg.runtime import NoSession, Session
 from petseg.steps import Job
@@ -127,6 +127,7 @@ def run_batch(config: BatchConfig, say: Say, progress: Progress | None = None) -
                 survey,
                 plan.photos,
                 books.seconds,
+                config.max_pixels,
             )
         elif config.tables or config.review_below is not None:
             report.notes.append("tables and lists of all masks are made when a run ends well")

@@ -49,9 +49,9 @@ class Books:
     def take_over(self, plan: Plan) -> None:
         """What was settled before the run goes into the lists, too."""
         for name, reason in plan.failed:
-            self.failures.add(name, reason)
+            self._add(self.failures, name, reason)
         for name in plan.kept:
-            self.kept.add(name)
+            self._add(self.kept, name)
 
     def count(self, outcome: Outcome) -> None:
         """What became of one image."""
@@ -80,10 +80,10 @@ class Books:
                 counts.derived += 1
             if outcome.status == "kept" or outcome.work.by_person:
                 counts.kept += 1
-                self.kept.add(outcome.work.mask)
+                self._add(self.kept, outcome.work.mask)
         else:
             counts.failed += 1
-            self.failures.add(outcome.work.name, outcome.problem or "")
+            self._add(self.failures, outcome.work.name, outcome.problem or "")
             if self.config.fail_fast and report.stopped is None:
                 report.stopped = "--fail-fast"
 
@@ -95,6 +95,15 @@ class Books:
         report.ready_sum += batch.waiting
         report.batches += 1
 
+    def _add(self, rows: Rows, *row: str) -> None:
+        try:
+            rows.add(*row)
+        except OSError as error:
+            raise PetsegError(
+                f"cannot write {rows.path}: {error.strerror}; what is done stays valid, and the "
+                "same command goes on from there"
+            ) from error
+
     def close(self) -> None:
         """Put the lists and the stats in place.
 
@@ -103,9 +112,11 @@ class Books:
         """
         self.report.wall_seconds = time.perf_counter() - self.report.started
         try:
-            self.failures.close()
-            self.kept.close()
-            self.report.write_stats(self.stats)
+            # From the last to the first, each of them whatever becomes of the others.
+            with contextlib.ExitStack() as stack:
+                stack.callback(self.report.write_stats, self.stats)
+                stack.callback(self.kept.close)
+                stack.callback(self.failures.close)
         except OSError as error:
             raise PetsegError(
                 f"cannot write {error.filename or self.stats}: {error.strerror}; "

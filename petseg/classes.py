@@ -28,12 +28,17 @@ class SegmentClass:
     foreground: bool
 
     def __post_init__(self) -> None:
-        if not self.name:
+        if not (isinstance(self.name, str) and self.name):
             raise ValueError("a class needs a name")
-        if not 0 <= self.value <= 255:
+        if not _is_byte(self.value):
             raise ValueError(f"class {self.name}: value {self.value} is outside 0..255")
-        if len(self.color) != 3 or not all(0 <= channel <= 255 for channel in self.color):
+        if len(self.color) != 3 or not all(map(_is_byte, self.color)):
             raise ValueError(f"class {self.name}: color {self.color} is not three of 0..255")
+
+
+def _is_byte(value: object) -> bool:
+    # A model file may hold anything here.
+    return isinstance(value, int) and 0 <= value <= 255
 
 
 # Ids and values are those of Oxford-IIIT Pet's trimaps.

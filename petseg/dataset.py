@@ -41,12 +41,14 @@ def read_list(path: Path) -> list[str]:
         DatasetError: the file cannot be read or names nothing.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read the list {path}: {error}") from error
+    if "\0" in text:
+        raise DatasetError(f"the list {path} is no text: it holds zero bytes")
     names = [
         line.strip() if _is_path(line.strip()) else line.split()[0]
-        for line in lines
+        for line in text.splitlines()
         if line.strip() and not line.startswith("#")
     ]
     if not names:

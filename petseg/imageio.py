@@ -6,12 +6,13 @@ goes through simplejpeg, in half the time: both are libjpeg-turbo, and give the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -143,25 +144,47 @@ def decode_reduced(
     Raises:
         ImageError: as for `decode`.
     """
+    # Pillow warns about damaged metadata; the pixels decide whether an image can be used.
+    with warnings.catch_warnings(action="ignore"), _opened(data, max_pixels) as image:
+        width, height = image.size
+        pixels = _flawless_jpeg(data, image, side)
+        if pixels is None:
+            image.load()
+            pixels = np.array(_to_rgb(image))
+            height, width = pixels.shape[:2]
+        orientation = _orientation(image)
+    upright = np.ascontiguousarray(_UPRIGHT[orientation](pixels))
+    return upright, (height, width) if orientation < _FIRST_LYING else (width, height)
+
+
+def decode_grey(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+    """The values of an 8-bit greyscale image as they are stored, uint8 (H, W): a mask's, say.
+
+    Greyscale alone: the indices of a palette image are not what other readers see.
+
+    Raises:
+        ImageError: as for `decode`, and for pixels of any other type.
+    """
+    with _opened(data, max_pixels) as image:
+        if image.mode != "L":
+            raise ImageError(f"expected 8-bit greyscale, found mode {image.mode}")
+        return np.array(image)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """An image whose pixels can be asked for: all that goes wrong with it is an ImageError."""
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     try:
-        # Pillow warns about damaged metadata; the pixels decide whether an image can be used.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise ImageError(
-                        f"{width}x{height} is {width * height} pixels, over the limit of "
-                        f"{max_pixels}; raise --max-pixels if the file can be trusted"
-                    )
-                pixels = _flawless_jpeg(data, image, side)
-                if pixels is None:
-                    image.load()
-                    pixels = np.array(_to_rgb(image))
-                    height, width = pixels.shape[:2]
-                orientation = _orientation(image)
+        with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageError(
+                    f"{width}x{height} is {width * height} pixels, over the limit of "
+                    f"{max_pixels}; raise --max-pixels if the file can be trusted"
+                )
+            yield image
     except UnidentifiedImageError:
         if _brand(data) in _HEIF_BRANDS and not _knows_heif():
             raise ImageError(
@@ -173,8 +196,6 @@ def decode_reduced(
         raise ImageError(f"damaged or truncated: {words}") from error
     except MemoryError as error:
         raise ImageError("too large for the memory that is left; lower --max-pixels") from error
-    upright = np.ascontiguousarray(_UPRIGHT[orientation](pixels))
-    return upright, (height, width) if orientation < _FIRST_LYING else (width, height)
 
 
 def _brand(head: bytes) -> bytes:

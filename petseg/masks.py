@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -12,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from petseg import measures
+from petseg import imageio, measures
 from petseg.classes import SegmentClass, values_to_ids
 from petseg.errors import ImageError
-from petseg.records import Box, MaskState, Record, judge, read_bytes
+from petseg.record import Box, Record
+from petseg.records import MaskState, judge, read_bytes
 
 # Everything in a folder of masks that is no mask lies below this name.
 RESERVED = "petseg"
@@ -54,28 +53,27 @@ class MaskFile:
     ids: NDArray[np.uint8] | None
 
 
-def decode(data: bytes, table: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+def decode(
+    data: bytes,
+    table: NDArray[np.uint8],
+    path: Path,
+    max_pixels: int = imageio.DEFAULT_MAX_PIXELS,
+) -> NDArray[np.uint8]:
     """Class ids uint8 (H, W) from the bytes of an 8-bit greyscale mask.
 
     Args:
         data: the whole file.
         table: uint8 (256,), value on disk to class id, 255 for none.
         path: for messages.
+        max_pixels: larger masks are refused before they are decoded, as photos are.
 
     Raises:
-        ImageError: unreadable, not 8-bit greyscale, or with a value that stands for no class.
+        ImageError: unreadable, not 8-bit greyscale, too large, or with a value that stands for no
+            class.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            # Greyscale alone: the indices of a palette image are not what other readers see.
-            if image.mode != "L":
-                raise ImageError(
-                    f"expected an 8-bit greyscale mask, found mode {image.mode}: {path}"
-                )
-            values = np.array(image)
-    except UnidentifiedImageError:
-        raise ImageError(f"the mask is not an image: {path}") from None
-    except (OSError, SyntaxError, ValueError) as error:
+        values = imageio.decode_grey(data, max_pixels)
+    except ImageError as error:
         raise ImageError(f"the mask cannot be read: {error}: {path}") from error
     ids: NDArray[np.uint8] = table[values]
     if (ids == 255).any():
@@ -90,6 +88,7 @@ def read_all(
     classes: tuple[SegmentClass, ...],
     photos: Mapping[str, str],
     with_ids: bool,
+    max_pixels: int = imageio.DEFAULT_MAX_PIXELS,
 ) -> Iterator[MaskFile]:
     """Every mask in a folder of masks, whoever made it, in the order of names.
 
@@ -101,11 +100,12 @@ def read_all(
         classes: what their values mean.
         photos: the names of the photos of masks that carry no record, where they are known.
         with_ids: whether class ids are asked for; the rest is in the records, and costs less.
+        max_pixels: larger masks are not decoded.
     """
     table = values_to_ids(classes)
 
     def read(name: str) -> MaskFile | None:
-        return _read(folder / name, name, classes, table, photos, with_ids)
+        return _read(folder / name, name, classes, table, photos, with_ids, max_pixels)
 
     waiting: deque[Future[MaskFile | None]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -125,16 +125,19 @@ def _read(
     table: NDArray[np.uint8],
     photos: Mapping[str, str],
     with_ids: bool,
+    max_pixels: int,
 ) -> MaskFile | None:
     try:
         written = path.stat().st_mtime_ns
         data = read_bytes(path)
-        state, found = judge(data)
+        state, found = judge(data, max_pixels)
         record = found if state is MaskState.OURS else None
-        ids = decode(data, table, path) if with_ids or record is None else None
+        ids = decode(data, table, path, max_pixels) if with_ids or record is None else None
     except (OSError, ImageError):
         return None
-    if record is not None and len(record.class_pixels) != len(classes):
+    if record is not None and (
+        len(record.class_pixels) != len(classes) or record.height * record.width > max_pixels
+    ):
         return None
     # The record of a mask that was corrected still knows the photo.
     photo = photos.get(name) if found is None else name.rpartition("/")[0] + "/" + found.image.name

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from petseg.classes import SegmentClass
 from petseg.formats.segmented import foreground
-from petseg.records import Box
+from petseg.record import Box
 
 # A pixel whose largest probability lies below this is uncertain: its class is hardly more than the
 # toss of a coin.  On 60 photos of Oxford-IIIT Pet that it was validated on the model in the package

@@ -18,7 +18,8 @@ from petseg.collisions import refuse_collisions
 from petseg.engines.outcome import Work
 from petseg.errors import ImageError, PetsegError, some
 from petseg.formats.catalog import PICTURES
-from petseg.records import Maker, MaskState, Record, inspect
+from petseg.record import Maker, Record
+from petseg.records import MaskState, inspect
 from petseg.sources import Source
 
 
@@ -115,7 +116,7 @@ def _place(source: Source, rules: Rules, plan: Plan, others: list[str]) -> None:
     name = steps.mask_name(source.name, rules.maker.names)
     work = Work(source.path, source.name, name)
     try:
-        state, record = inspect(rules.folder / name)
+        state, record = inspect(rules.folder / name, rules.max_pixels)
     except PermissionError as error:
         plan.failed.append((source.name, f"its mask cannot be looked at: {error.strerror}"))
         return

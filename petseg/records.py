@@ -1,4 +1,4 @@
-"""The record inside each mask: what made it, and whether it is still what petseg wrote.
+"""The record inside each mask: put there, found again, and what it says of the mask.
 
 The record is JSON in a PNG text chunk right behind the header.  There is no second book: the
 rename that puts the mask in place puts its record in place, and resume reads the mask itself.
@@ -6,7 +6,6 @@ rename that puts the mask in place puts its record in place, and resume reads th
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import hashlib
 import json
@@ -15,18 +14,18 @@ import zlib
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petseg.errors import ImageError
 from petseg.files import open_regular
+from petseg.imageio import DEFAULT_MAX_PIXELS, decode_grey
 from petseg.png import HEADER_BYTES, SIGNATURE, chunk, chunks
+from petseg.record import RECORD_VERSION, Record
 
 KEYWORD = b"petseg"
-# 2: the photo's name and size, the foreground's box, the share of uncertain pixels.
-RECORD_VERSION = 2
 
 # Far above any record petseg writes.
 _MAX_RECORD_BYTES = 65536
@@ -35,100 +34,6 @@ _MAX_RECORD_BYTES = 65536
 _MAX_MASK_BYTES = 1 << 31
 # Where a mask's text chunk says what it is, behind the PNG's signature, its header and a length.
 _KIND = slice(37, 48)
-
-
-class Box(NamedTuple):
-    """A rectangle of whole pixels; x and y of its upper left one, counted from 0."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class ImageIdentity:
-    """Which photo a mask was made from.
-
-    Attributes:
-        name: the file's own, without its folder: that is the mask's.
-        size: bytes of the file.
-        mtime_ns: its modification time, nanoseconds since 1970.
-        sha256: of its content, hexadecimal.
-    """
-
-    name: str
-    size: int
-    mtime_ns: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Maker:
-    """What turned the photo into the mask, as far as it decides the pixels or the name.
-
-    Attributes:
-        model: the model's graph hash.
-        transform: `transforms.TRANSFORM`.
-        size: "source" or "model": the size of the mask.
-        names: "stem" or "full": how the mask is named.
-    """
-
-    model: str
-    transform: str
-    size: str
-    names: str
-
-
-@dataclass(frozen=True)
-class Record:
-    """What stands in a mask.  Nothing in it differs from run to run.
-
-    Attributes:
-        image: the photo.
-        maker: model, transform and options; another one makes another mask.
-        height, width: of the photo, upright, pixels.
-        provider, precision: what the model ran on; recorded, not compared.
-        class_pixels: pixels of each class, by class id.
-        box: of the foreground, in the photo's pixels; None without foreground.
-        confidence, uncertain: see `measures.certainty`, 0..1.
-        pixels_sha256: of the mask's values on disk, row by row, one byte each.
-        data_crc32: of the compressed pixel data; equal means equal pixels, at no cost.
-    """
-
-    image: ImageIdentity
-    maker: Maker
-    height: int
-    width: int
-    provider: str
-    precision: str
-    class_pixels: tuple[int, ...]
-    box: Box | None
-    confidence: float
-    uncertain: float
-    pixels_sha256: str
-    data_crc32: int
-
-    def to_json(self) -> str:
-        values = {"version": RECORD_VERSION, **dataclasses.asdict(self)}
-        return json.dumps(values, separators=(",", ":"), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Record:
-        """The inverse of `to_json`; raises ValueError where it is not a record."""
-        try:
-            values: dict[str, Any] = json.loads(text)
-            if values.pop("version") != RECORD_VERSION:
-                raise ValueError("a record of another version")
-            return cls(
-                image=ImageIdentity(**values.pop("image")),
-                maker=Maker(**values.pop("maker")),
-                class_pixels=tuple(values.pop("class_pixels")),
-                box=None if (box := values.pop("box")) is None else Box(*box),
-                **values,
-            )
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"not a record: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -187,14 +92,19 @@ def hash_pixels(values: NDArray[np.uint8]) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
-def inspect(path: Path) -> tuple[MaskState, Record | None]:
+def inspect(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[MaskState, Record | None]:
     """Tell what lies at a mask's place, and its record where there is one of this version.
+
+    Args:
+        path: the place.
+        max_pixels: a mask of more is not decoded, and counts as somebody's where only that could
+            show that it is petseg's.
 
     Raises:
         OSError: its folder may not be looked into.
     """
     try:
-        return judge(read_bytes(path))
+        return judge(read_bytes(path), max_pixels)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return MaskState.ABSENT, None  # writing it will fail, and say so
@@ -220,7 +130,7 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def judge(data: bytes) -> tuple[MaskState, Record | None]:
+def judge(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[MaskState, Record | None]:
     """`inspect` for the bytes of a file."""
     found = _walk(data)
     seal = found.seal
@@ -230,7 +140,8 @@ def judge(data: bytes) -> tuple[MaskState, Record | None]:
     if not found.whole:
         return MaskState.CUT, seal.record
     # Another program may have packed the same pixels anew.
-    if found.data_crc32 == seal.data_crc32 or _decoded_hash(data) == seal.pixels_sha256:
+    same_data = found.data_crc32 == seal.data_crc32
+    if same_data or _decoded_hash(data, max_pixels) == seal.pixels_sha256:
         return (MaskState.OTHER if seal.record is None else MaskState.OURS), seal.record
     return MaskState.FOREIGN, seal.record
 
@@ -253,15 +164,10 @@ def _begins_as_ours(data: bytes) -> bool:
     return data[: len(SIGNATURE)] == SIGNATURE[: len(data)] and data[_KIND] == kind
 
 
-def _decoded_hash(data: bytes) -> str | None:
-    import io
-
-    from PIL import Image
-
+def _decoded_hash(data: bytes, max_pixels: int) -> str | None:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return hash_pixels(np.asarray(image)) if image.mode == "L" else None
-    except (OSError, SyntaxError, ValueError, ImageError):
+        return hash_pixels(decode_grey(data, max_pixels))
+    except ImageError:
         return None
 
 

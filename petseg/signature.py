@@ -112,9 +112,33 @@ class Signature:
                 for item in values["classes"]
             )
             values["layers"] = {name: tuple(pair) for name, pair in values["layers"].items()}
-            return cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return _checked(cls(**values))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"the model's signature is damaged: {error}") from error
+
+
+def _checked(found: Signature) -> Signature:
+    """The signature, if its values are what the fields say: a file may hold anything.
+
+    Raises:
+        TypeError, KeyError, ValueError: they are not.
+    """
+    values = [item.value for item in found.classes]
+    texts = (found.precision, found.resize_filter, found.decoder, found.graph_hash)
+    tables = (found.layers, found.recipe, found.split_hash, found.metrics, found.versions)
+    if not all(type(number) is int and number > 0 for number in (found.size, *found.filters)):
+        raise ValueError("sizes are whole numbers above 0")
+    if len(found.filters) != 5 or not all(len(pair) == 2 for pair in found.layers.values()):
+        raise ValueError("expected 5 blocks of the encoder, and 2 initialisers a layer")
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text is none")
+    if not all(isinstance(table, dict) for table in (*tables, found.parity)):
+        raise TypeError("a table is none")
+    if not 0 < len(values) == len(set(values)) < 256:
+        raise ValueError(f"classes have values of their own, found {values}")
+    # Asked for its text, it would fail where something is missing.
+    str(found.accuracy_cost)
+    return found
 
 
 def read(path: Path) -> Signature:

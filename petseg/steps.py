@@ -22,7 +22,8 @@ from petseg.files import open_regular
 from petseg.formats import index
 from petseg.formats.catalog import INDEX, PICTURES, Picture
 from petseg.formats.segmented import Segmented
-from petseg.records import ImageIdentity, Maker, MaskState, Record
+from petseg.record import ImageIdentity, Maker, Record
+from petseg.records import MaskState
 
 if TYPE_CHECKING:
     # Workers read and write; they have no use for onnxruntime.
@@ -63,7 +64,7 @@ class Photo(NamedTuple):
     Attributes:
         path: where it lies.
         height, width: upright, pixels.
-        size, mtime_ns, sha256: of the file, as in `records.ImageIdentity`.
+        size, mtime_ns, sha256: of the file, as in `record.ImageIdentity`.
     """
 
     path: str
@@ -207,7 +208,7 @@ def derive(name: str, path: str, formats: tuple[str, ...], job: Job) -> None:
     except OSError as error:
         raise ImageError(f"its mask cannot be read: {error.strerror}") from error
     try:
-        ids = masks.decode(data, values_to_ids(job.classes), target)
+        ids = masks.decode(data, values_to_ids(job.classes), target, job.max_pixels)
     except ImageError as error:
         raise MaskKeptError(str(error)) from error
     pixels = None
@@ -264,7 +265,7 @@ def _check_place(target: Path, job: Job) -> Record | None:
 
     Returns the record of a mask of petseg's that lies there.
     """
-    state, record = records.inspect(target)
+    state, record = records.inspect(target, job.max_pixels)
     if state is MaskState.FOREIGN and not job.replace_any:
         raise MaskKeptError(f"{target} was not made by petseg, or was changed since")
     return record if state is MaskState.OURS else None

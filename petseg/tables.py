@@ -31,6 +31,7 @@ def rebuild(
     survey: Survey | None,
     photos: Mapping[str, str],
     seconds: Seconds,
+    max_pixels: int,
 ) -> list[str]:
     """Write the tables that are asked for, each whole or as it was, in one walk over the masks.
 
@@ -43,6 +44,7 @@ def rebuild(
         survey: takes every mask, for the report; None for no report.
         photos: the photo's name of masks that are a person's.
         seconds: what this run's masks took.
+        max_pixels: masks that are larger and would have to be decoded are passed over.
 
     Returns:
         Lines for people.
@@ -63,7 +65,8 @@ def rebuild(
                 review = stack.enter_context(ReviewList(reserved / REVIEW, review_below))
             tables = [table for table in (coco, parquet, review, survey) if table is not None]
             if tables:
-                for mask in masks.read_all(folder, classes, photos, with_ids=coco is not None):
+                found = masks.read_all(folder, classes, photos, coco is not None, max_pixels)
+                for mask in found:
                     for table in tables:
                         table.add(mask)
     except OSError as error:

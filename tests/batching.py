@@ -25,7 +25,7 @@ from petseg.batch import run_batch
 from petseg.batch_config import BatchConfig
 from petseg.classes import PET_CLASSES
 from petseg.cli.batch import main
-from petseg.records import Maker
+from petseg.record import Maker
 from petseg.report import Report
 from petseg.steps import Job
 

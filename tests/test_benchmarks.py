@@ -50,8 +50,13 @@ def test_saturation() -> None:
 
 
 def test_memory(tmp_path: Path) -> None:
-    found = _run("memory.py", "--count", 300, "--drawn", 8, "--out", tmp_path / "curves.png")
-    assert found["masks"] == 300
+    options = ("--count", 300, "--drawn", 8, "--bad", 0.01, "--out", tmp_path / "curves.png")
+    found = _run("memory.py", *options)
+    assert (found["masks"], found["failed"], found["left"]) == (297, 3, 0)
+    # The command, its tracker, the fork server and a worker; some seconds' threads and handles.
+    assert 4 <= found["processes at most in the last third"] < 50
+    assert 4 <= found["threads at most in the last third"] < 200
+    assert 20 < found["handles at most in the last third"] < 500
     assert 20 < found["peak memory of the last third, MB"] < 2000
     assert 0 < found["microseconds a mask to find it in place"] < 100_000
     with Image.open(tmp_path / "curves.png") as picture:
@@ -62,11 +67,14 @@ def test_growth_and_slowing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = _module("memory", monkeypatch)
     rows = [
         {"seconds": float(t), "done": 10.0 * t - t * t / 100, "memory": 1e8 + 1e6 * t, "plan": 0.0}
+        | {"handles": 40.0 + t, "processes": 5.0, "threads": 9.0}
         for t in range(91)
     ]
     found = memory.describe(rows, [{**rows[-1], "plan": 0.0819}])
     assert found["peak memory of the first third, MB"] == 130
     assert found["peak memory of the last third, MB"] == 190
+    assert found["handles at most in the first third"] == 40 + 30
+    assert found["handles at most in the last third"] == 40 + 90
     assert found["images/s of the first third"] > found["images/s of the last third"] > 8
     assert found["microseconds a mask to find it in place"] == pytest.approx(100, abs=0.1)
 

@@ -31,6 +31,9 @@ def test_oxfords_lists_are_read(tmp_path: Path) -> None:
     path.write_text("# nothing\n")
     with pytest.raises(DatasetError, match="names no images"):
         dataset.read_list(path)
+    path.write_bytes(b"a.jpg\nb\0.jpg\n")
+    with pytest.raises(DatasetError, match="is no text"):
+        dataset.read_list(path)
     with pytest.raises(DatasetError, match="cannot read the list"):
         dataset.read_list(tmp_path / "missing.txt")
 

@@ -105,8 +105,8 @@ def test_other_sizes_values_and_modes_are_named(folders: tuple[Path, Path]) -> N
     assert "cannot score 4 pairs" in result.stderr
     assert "a: the mask is 3x1, its trimap 2x2" in result.stderr
     assert "the mask has the values [0, 38], expected [1, 2, 3]" in result.stderr
-    assert "expected an 8-bit greyscale mask, found mode P" in result.stderr
-    assert "the mask is not an image" in result.stderr
+    assert "expected 8-bit greyscale, found mode P" in result.stderr
+    assert "the mask cannot be read: not an image" in result.stderr
 
 
 def test_missing_and_empty_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from petseg.classes import PET_CLASSES
 from petseg.masks import MaskFile, read_all
 from petseg.pages.gallery import draw
-from petseg.records import Record
+from petseg.record import Record
 
 
 def opened(address: str | None, kind: str) -> Image.Image:

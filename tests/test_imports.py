@@ -22,7 +22,7 @@ PACKAGES = {"petseg": ROOT / "petseg", "petseg_export": ROOT / "export" / "petse
 # it.  A package's name stands for all in it, but `petseg` for its own file alone.
 LAYERS = (
     "petseg petseg.errors petseg.classes petseg.signature petseg.png petseg.files petseg.locks"
-    " petseg.text",
+    " petseg.text petseg.record",
     "petseg.sources petseg.imageio petseg.transforms petseg.masks petseg.measures petseg.records"
     " petseg.formats petseg.review petseg.evaluation petseg.plots petseg.weights"
     " petseg.augmentation petseg.recipes petseg.precision petseg.machine petseg.progress"

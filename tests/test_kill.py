@@ -9,15 +9,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from batching import COMMAND, PROVIDER, batch, mask_bytes, read_mask, save_photos, tally
+from batching import batch, mask_bytes, read_mask, save_photos, tally
+from killing import PATIENCE_SECONDS, Scene, finished, temporary, wait_for, workers
 from stuck import dead_mount
 
 pytestmark = pytest.mark.skipif(
@@ -25,34 +23,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 COUNT = 33
-PATIENCE_SECONDS = 60
 FORMATS = ("color", "alpha", "overlay", "coco")
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Photos, and what an undisturbed run makes of them."""
-
-    images: Path
-    model: Path
-    undisturbed: dict[str, bytes]
-
-    def start(self, masks: Path, *options: str, before: str = "") -> subprocess.Popen[str]:
-        """The command, as the leader of a process group of its own; `before` is run first."""
-        arguments = [str(self.images), str(masks), "--model", str(self.model)]
-        arguments += ["--workers", "2", "--batch-size", "2", *options]
-        return subprocess.Popen(
-            [sys.executable, "-c", before + COMMAND[1], *PROVIDER, *arguments],
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def finish(self, masks: Path, *options: str) -> tuple[int, dict[str, int]]:
-        """Run the command to its end; returns its exit code and counts."""
-        out, _ = (process := self.start(masks, "--json", *options)).communicate(timeout=120)
-        return process.returncode, json.loads(out)["counts"]
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +35,6 @@ def scene(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Scene:
     assert len(set(masks.values())) == COUNT
     assert set(read_mask(folder / "masks" / "000.png").ravel()) == {1, 2, 3}
     return Scene(folder / "images", tiny_model, masks)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait until a condition holds; the process must not end before."""
-    patience = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < patience
-        time.sleep(0.002)
-
-
-def finished(masks: Path) -> int:
-    return len(list(masks.glob("*.png")))
-
-
-def temporary(masks: Path) -> list[str]:
-    return sorted(path.name for path in (masks / "petseg").glob("*") if "tmp-" in path.name)
 
 
 def test_kill_9_at_ten_moments(scene: Scene, tmp_path: Path) -> None:
@@ -186,24 +140,6 @@ def test_a_second_signal_does_not_wait(scene: Scene, tmp_path: Path) -> None:
     assert process.returncode == 143, errors
     assert "terminated" in errors
     assert temporary(masks) == []
-
-
-def workers(parent: int) -> list[int]:
-    """The worker processes of a running command: children of the fork server, its child."""
-    servers = [
-        pid for pid, above, line in _processes() if above == parent and b"forkserver" in line
-    ]
-    return [pid for pid, above, _ in _processes() if above in servers]
-
-
-def _processes() -> Iterator[tuple[int, int, bytes]]:
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (folder / "stat").read_text()
-            line = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        yield int(folder.name), int(status.rpartition(")")[2].split()[1]), line
 
 
 def test_kill_9_of_one_worker_costs_one_image(scene: Scene, tmp_path: Path) -> None:

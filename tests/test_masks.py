@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 from batching import MAKER, make_job, read_mask, save_photos, write_mask
 from PIL import Image, PngImagePlugin
 
-from petseg import masks
+from petseg import masks, png
 from petseg.classes import PET_CLASSES, SegmentClass, values_to_ids
 from petseg.errors import ImageError
 from petseg.masks import MaskFile
-from petseg.records import Box, inspect
+from petseg.record import Box
+from petseg.records import MaskState, inspect, judge
 
 
 def read_all(
@@ -116,12 +118,44 @@ def test_masks_of_other_classes_are_passed_over(folder: Path) -> None:
     assert list(masks.read_all(folder, two, {}, with_ids=True)) == []
 
 
+def resized(data: bytes, width: int, height: int) -> bytes:
+    """The same PNG, with a header that claims another size."""
+    header = struct.pack(">II", width, height) + data[24:29]
+    return png.SIGNATURE + png.chunk(b"IHDR", header) + data[png.HEADER_BYTES :]
+
+
+def test_a_mask_too_large_is_not_decoded(folder: Path) -> None:
+    ours, theirs = (folder / "b.png").read_bytes(), folder / "a" / "new.png"
+    Image.fromarray(np.full((30, 40), 2, np.uint8)).save(theirs)
+    plain = theirs.read_bytes()
+    # As many pixels as would take all memory, in a file of some bytes.
+    for data in (resized(ours, 2**31 - 1, 2**31 - 1), resized(plain, 60_000, 60_000)):
+        with pytest.raises(ImageError, match=r"pixels, over the limit of 250000000; raise --max"):
+            masks.decode(data, values_to_ids(PET_CLASSES), theirs)
+    # With a record whose checksum fits no longer, only the pixels could tell whose it is.
+    text = ours.index(b'"data_crc32":') + len(b'"data_crc32":')
+    start, end = png.HEADER_BYTES, ours.index(b"IDAT") - 4
+    changed = bytearray(ours[start + 8 : end - 4])
+    changed[text - start - 8] ^= 1
+    forged = ours[:start] + png.chunk(b"tEXt", bytes(changed)) + ours[end:]
+    assert judge(forged)[0] is MaskState.OURS
+    assert judge(forged, max_pixels=20 * 30 - 1)[0] is MaskState.FOREIGN
+    assert judge(resized(forged, 2**31 - 1, 2**31 - 1))[0] is MaskState.FOREIGN
+    found = {mask.name for mask in masks.read_all(folder, PET_CLASSES, {}, False, 1000)}
+    assert found == {"a/c.png", "a/d.png", "a/e/petseg/x.png", "b.png", "z.png"}
+    found = {mask.name for mask in masks.read_all(folder, PET_CLASSES, {}, True, 100)}
+    assert found == set()
+
+
 def test_what_is_wrong_with_a_mask_is_said(folder: Path) -> None:
     table = values_to_ids(PET_CLASSES)
     path = folder / "b.png"
     data = path.read_bytes()
     np.testing.assert_array_equal(masks.decode(data, table, path), read_mask(path) - 1)
-    with pytest.raises(ImageError, match=r"the mask is not an image: .*b\.png"):
+    with pytest.raises(
+        ImageError,
+        match=r"the mask cannot be read: not an image .*b\.png",
+    ):
         masks.decode(b"hello", table, path)
-    with pytest.raises(ImageError, match=r"the mask cannot be read: .*b\.png"):
+    with pytest.raises(ImageError, match=r"the mask cannot be read: damaged .*b\.png"):
         masks.decode(data[: len(data) // 2] + data[-12:], table, path)

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from petseg import measures
 from petseg.classes import PET_CLASSES
-from petseg.records import Box
+from petseg.record import Box
 
 some_ids = arrays.arrays(
     np.uint8,

@@ -23,7 +23,8 @@ from petseg import sources, steps
 from petseg.errors import PetsegError
 from petseg.plan import Plan, Rules, make_plan
 from petseg.png import CHUNK_HEAD, HEADER_BYTES, chunk
-from petseg.records import Maker, MaskState, inspect
+from petseg.record import Maker
+from petseg.records import MaskState, inspect
 from petseg.sources import Source
 
 COUNT = 4

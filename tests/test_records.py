@@ -16,14 +16,18 @@ from petseg import records
 from petseg.classes import PET_CLASSES, ids_to_values
 from petseg.formats import index
 from petseg.formats.segmented import Segmented
-from petseg.records import Box, ImageIdentity, Maker, MaskState, Record
+from petseg.record import RECORD_VERSION, Box, ImageIdentity, Maker, Record
+from petseg.records import MaskState
 
 IDS = (picture(1, 40, 60)[..., 0] % 3).astype(np.uint8)
 
 text = st.text(max_size=40)
 whole = st.integers(0, 2**63 - 1)
 # As Python has the names of files: bytes that are no UTF-8 are surrogates.
-names = st.binary(max_size=40).map(lambda data: data.decode("utf-8", "surrogateescape"))
+names = st.binary(max_size=40).map(
+    lambda data: data.replace(b"/", b"").decode("utf-8", "surrogateescape")
+)
+side = st.integers(1, 2**31 - 1)
 record_strategy = st.builds(
     Record,
     image=st.builds(
@@ -34,12 +38,12 @@ record_strategy = st.builds(
         sha256=text,
     ),
     maker=st.builds(Maker, model=text, transform=text, size=text, names=text),
-    height=whole,
-    width=whole,
+    height=side,
+    width=side,
     provider=text,
     precision=text,
-    class_pixels=st.lists(whole, max_size=8).map(tuple),
-    box=st.none() | st.builds(Box, whole, whole, whole, whole),
+    class_pixels=st.lists(whole, min_size=1, max_size=8).filter(any).map(tuple),
+    box=st.none() | st.builds(Box, side, side, side, side),
     confidence=st.floats(0, 1),
     uncertain=st.floats(0, 1),
     pixels_sha256=text,
@@ -115,7 +119,7 @@ def of_version(version: int) -> bytes:
     return png[: records.HEADER_BYTES] + records.chunk(b"tEXt", text) + png[records.HEADER_BYTES :]
 
 
-@pytest.mark.parametrize("version", [1, records.RECORD_VERSION + 1])
+@pytest.mark.parametrize("version", [1, RECORD_VERSION + 1])
 def test_a_mask_of_another_version_is_told_apart(version: int, tmp_path: Path) -> None:
     data, path = of_version(version), tmp_path / "x.png"
     path.write_bytes(data)
@@ -258,3 +262,27 @@ def test_a_mask_without_text_in_unicode_is_ascii() -> None:
     _, record = make()
     assert records.embed(index.encode(Segmented(IDS, PET_CLASSES)), record).count(b"tEXt") == 1
     assert record.to_json().isascii()
+
+
+def test_values_that_nothing_can_count_with_are_no_record() -> None:
+    """A mask may be forged, and a table of all masks must not end of it."""
+    good = json.loads(make()[1].to_json())
+    assert Record.from_json(json.dumps(good)).height == 40
+    for changes in (
+        {"height": "40"},
+        {"height": 1 << 31},
+        {"width": 0},
+        {"class_pixels": ["1", "2", "3"]},
+        {"class_pixels": [0, 0, 0]},
+        {"class_pixels": [1, 2, -3]},
+        {"box": [0, 0, 1.5, 1]},
+        {"confidence": float("nan")},
+        {"uncertain": 2},
+        {"provider": None},
+        {"pixels_sha256": 5},
+        {"image": {**good["image"], "name": "../x.jpg"}},
+        {"image": {**good["image"], "mtime_ns": True}},
+        {"maker": {**good["maker"], "model": []}},
+    ):
+        with pytest.raises(ValueError, match="not a record"):
+            Record.from_json(json.dumps({**good, **changes}))

@@ -43,9 +43,9 @@ segment_classes = st.builds(
 )
 signatures = st.builds(
     Signature,
-    size=st.integers(),
-    filters=st.tuples(*[st.integers()] * 5),
-    classes=st.lists(segment_classes).map(tuple),
+    size=st.integers(1),
+    filters=st.tuples(*[st.integers(1)] * 5),
+    classes=st.lists(segment_classes, min_size=1, unique_by=lambda item: item.value).map(tuple),
     precision=st.text(),
     resize_filter=st.text(),
     decoder=st.text(),
@@ -55,7 +55,14 @@ signatures = st.builds(
     metrics=objects,
     versions=st.dictionaries(st.text(), st.text()),
     graph_hash=st.text(),
-    parity=objects,
+    parity=st.just({})
+    | st.fixed_dictionaries(
+        {
+            "images": st.integers(1),
+            "equal_pixels": st.floats(0, 1),
+            "mean_iou": st.none() | st.lists(st.floats(0, 1), min_size=2, max_size=2),
+        }
+    ),
 )
 
 
@@ -85,6 +92,17 @@ def test_json_gives_back_the_same_signature(about: Signature) -> None:
         ("{}", "damaged"),
         (changed(classes=[{"name": "pet"}]), "damaged"),
         (changed(more=1), "damaged"),
+        (changed(size="64"), "damaged"),
+        (changed(size=-1), "damaged"),
+        (changed(filters=[1, 2]), "damaged"),
+        (changed(precision=32), "damaged"),
+        (changed(recipe=[]), "damaged"),
+        (changed(layers={"head": ["kernel"]}), "damaged"),
+        (changed(classes=[]), "damaged"),
+        (changed(classes=[vars(PET_CLASSES[0])] * 2), "damaged"),
+        (changed(classes=[{**vars(PET_CLASSES[0]), "value": 1.5}]), "damaged"),
+        (changed(parity={"images": 3}), "damaged"),
+        ('{"recipe":' * 100_000, "damaged"),
         (changed(format_version="1"), "not a number"),
         (changed(format_version=0), "not a number"),
         (changed(format_version=signature.FORMAT_VERSION + 1), "upgrade petseg"),

@@ -17,7 +17,8 @@ from PIL import Image
 from petseg import imageio, steps, transforms
 from petseg.errors import ImageError
 from petseg.formats.catalog import PICTURES
-from petseg.records import MaskState, Record, hash_pixels, inspect
+from petseg.record import Record
+from petseg.records import MaskState, hash_pixels, inspect
 from petseg.steps import Job, MaskKeptError
 
 

@@ -56,7 +56,7 @@ def rebuild(
     temporary.mkdir(exist_ok=True)
     notes = tables.rebuild(
         *(masks, temporary, PET_CLASSES, formats, review_below, None),
-        *(photos or {}, seconds or Seconds()),
+        *(photos or {}, seconds or Seconds(), 1_000_000),
     )
     assert list(temporary.iterdir()) == []
     return notes
@@ -247,7 +247,7 @@ def test_tables_that_cannot_be_written(masks: Path) -> None:
     (masks / "petseg" / "coco").write_text("a file where a folder is to be")
     temporary = masks.with_name("masks-temporary")
     with pytest.raises(PetsegError, match=r"cannot write .*coco: .*; the masks are in place"):
-        tables.rebuild(masks, temporary, PET_CLASSES, ("coco",), None, None, {}, Seconds())
+        tables.rebuild(masks, temporary, PET_CLASSES, ("coco",), None, None, {}, Seconds(), 1)
 
 
 def test_runs_shards_and_corrections_come_together(tiny_model: Path, tmp_path: Path) -> None:

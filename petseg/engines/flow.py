@@ -32,8 +32,9 @@ _BUSY = 0.9
 _POLL_SECONDS = 0.2
 # How long images that are ready wait for others to fill their batch, while the session is idle.
 _GATHER_SECONDS = 1.0
-# What a worker is left with when the run is to stop.
-_GRACE_SECONDS = 2.0
+# How long a run that is to stop goes on behind its last batch.  With what ending the workers takes,
+# the command is gone within two seconds and that batch.
+_GRACE_SECONDS = 1.0
 
 
 @dataclass
@@ -103,7 +104,9 @@ class Flow:
         self.todo: Iterator[Work] | None = todo
         self.on_outcome, self.on_batch, self.stopping = on_outcome, on_batch, stopping
         self.read_timeout = means.read_timeout
-        self.stopped = False
+        # On the clock: when the run ends although something is under way; None while it is not to
+        # stop.
+        self.deadline: float | None = None
         # Seconds of this run, and when they were last counted on.
         self.clock, self.looked = 0.0, time.monotonic()
         # When the oldest of `ready` got there.
@@ -118,15 +121,29 @@ class Flow:
 
     def loop(self) -> None:
         while True:
-            if self.stopping():
-                self.todo, self.stopped = None, True
             self._tick()
+            if self.deadline is None and self.stopping():
+                self._stop()
             self._hand_out()
             self._launch()
             if self.todo is None and len(self.free) == self.slots:
                 return
+            if self.deadline is not None and self.clock > self.deadline and not self.batches:
+                return
             self._collect()
             self._end_those_that_hang()
+
+    def _stop(self) -> None:
+        """Begin nothing more: what the session is at, and what has been through it, ends well."""
+        self.todo, self.deadline = None, self.clock + _GRACE_SECONDS
+        unbegun = self.inference.cancel()
+        self.batches -= len(unbegun)
+        left = [*self.ready, *(flight for flights in unbegun for flight in flights)]
+        left += [flight for flight in self.waiting if flight.photo is None]
+        self.ready.clear()
+        self.waiting = deque(flight for flight in self.waiting if flight.photo is not None)
+        for flight in left:
+            self._let_go(flight)
 
     def _tick(self) -> None:
         """Let the clock go on: but not over a time in which this process itself stood still."""
@@ -181,6 +198,8 @@ class Flow:
             if pipe is self.inference.bell:
                 flights, batch = self.inference.take()
                 self.batches -= 1
+                if self.deadline is not None:
+                    self.deadline = self.clock + _GRACE_SECONDS
                 self.tuner.add(batch.images, batch.wall_seconds)
                 self.tuner.limit(self.session.batch_size)
                 self.busy += batch.wall_seconds
@@ -216,6 +235,9 @@ class Flow:
         elif flight.photo is None:
             self.reading -= 1
             flight.photo, flight.read_seconds = reply.photo, reply.seconds
+            if self.deadline is not None:
+                self._let_go(flight)
+                return
             if not self.ready:
                 self.gathering = self.clock
             self.ready.append(flight)
@@ -239,21 +261,20 @@ class Flow:
             self.pool.add()
         self.ended, self.busy, self.since = 0, 0.0, now
 
-    def _end(self, flight: Flight, outcome: Outcome | None) -> None:
+    def _end(self, flight: Flight, outcome: Outcome) -> None:
+        self._let_go(flight)
+        self.on_outcome(outcome)
+        self._grow()
+
+    def _let_go(self, flight: Flight) -> None:
         if flight.photo is None:
             self.reading -= 1
         self.free.append(flight.slot)
-        if outcome is not None:
-            self.on_outcome(outcome)
-        self._grow()
 
     def _end_those_that_hang(self) -> None:
-        limit = self.read_timeout
-        if self.stopped:
-            limit = min(limit, _GRACE_SECONDS)
         for worker in [*self.pool.workers.values()]:
             at_work = worker.ready and worker.tasks and not worker.pipe.poll()
-            if at_work and self.clock - worker.since > limit:
+            if at_work and self.clock - worker.since > self.read_timeout:
                 self._bury(worker, hangs=True)
 
     def _bury(self, worker: Worker[Flight], hangs: bool = False) -> None:
@@ -269,7 +290,5 @@ class Flow:
                     f"{verb} took more than {self.read_timeout:g} seconds: what it lies on does "
                     "not answer, or it needs a larger --read-timeout"
                 )
-            # A run that is to stop has not given it the time that it may take.
-            left = hangs and self.stopped
-            self._end(flight, None if left else Outcome(flight.work, "failed", problem))
+            self._end(flight, Outcome(flight.work, "failed", problem))
         self.waiting.extend(worker.tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -64,6 +65,14 @@ class Inference(Generic[T]):
         if isinstance(result, BaseException):
             raise result
         return tag, result
+
+    def cancel(self) -> list[T]:
+        """Take back the batches that no thread has begun; returns their tags."""
+        unbegun = []
+        with contextlib.suppress(queue.Empty):
+            while (task := self._tasks.get_nowait()) is not None:
+                unbegun.append(task[0])
+        return unbegun
 
     def close(self) -> None:
         """End the threads, after the batches that are queued."""

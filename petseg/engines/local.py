@@ -72,9 +72,9 @@ class LocalEngine:
         on_batch: Callable[[Batch], None],
         stopping: Callable[[], bool],
     ) -> None:
-        """Do all of `todo`, or, once `stopping` says so, no more than is under way.
+        """Do all of `todo`, or, once `stopping` says so, no more than the session has begun with.
 
-        Of that, what a worker is long about then has no outcome.
+        What else is under way then has no outcome, nor has what takes a second longer.
 
         Raises:
             PetsegError: masks cannot be written, the session fails, or workers do not start.

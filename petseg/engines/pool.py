@@ -9,9 +9,10 @@ import multiprocessing
 import selectors
 import signal
 import sys
+import time
 from collections import deque
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -58,7 +59,15 @@ def warm_up() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["petseg.engines.worker"])
-    forkserver.ensure_running()
+    # The tracker, which starts with the server otherwise, would lift the block.
+    resource_tracker.ensure_running()
+    # Signals that reach the whole process group are the parent's to judge; while the server loads
+    # what the workers need, they would end it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
@@ -181,5 +190,6 @@ class Pool(Generic[T]):
         self.bells.close()
         for worker in self.workers.values():
             worker.pipe.close()
+        patience = time.monotonic() + _PATIENCE_SECONDS
         for worker in self.workers.values():
-            self._end(worker.process, _PATIENCE_SECONDS)
+            self._end(worker.process, max(0.0, patience - time.monotonic()))
