@@ -10,13 +10,16 @@ DEMO_BIN = .venv-demo/bin
 # For `make demo`: a folder of one's own photos.  For test, bench and others: more arguments.
 IMAGES =
 ARGS =
+# For `make soak`: which of the runs; for `make fuzz`: seconds for each parser.
+SOAK = mutants kills memory
+SECONDS = 600
 
 # An active environment, or a Python that uv would fetch, must not get in the way.
 unexport VIRTUAL_ENV CONDA_PREFIX
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL = help
-.PHONY: help setup setup-demo python demo test test-long test-jax lint format bench lock clean
+.PHONY: soak-mutants soak-kills soak-memory help setup setup-demo python demo test test-long test-jax soak fuzz lint format bench lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r name text; do \
@@ -34,6 +37,19 @@ test-long: setup ## the tests that take minutes
 test-jax: python $(UV) ## the tests that need jax
 	$(call sync,.venv,--group jax)
 	$(BIN)/pytest -m jax $(ARGS)
+
+soak: setup $(SOAK:%=soak-%) ## the runs of docs/reliability.md, for hours; SOAK=kills for one of them
+
+soak-mutants soak-kills: soak-%: setup
+	PYTHONPATH=tests $(BIN)/python -m soak.$* $(ARGS)
+
+# A hundred thousand without a network, and an hour with the packaged one; every hundredth is bad.
+soak-memory: setup
+	$(BIN)/python benchmarks/memory.py --bad 0.01 --out soak-null.png $(ARGS)
+	$(BIN)/python benchmarks/memory.py --bad 0.01 --out soak-real.png --real --seconds 3600 $(ARGS)
+
+fuzz: setup ## fuzz petseg's own parsers, each for SECONDS
+	PYTHONPATH=tests $(BIN)/python -m soak.fuzz --seconds $(SECONDS) $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check

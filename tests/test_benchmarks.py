@@ -53,10 +53,10 @@ def test_memory(tmp_path: Path) -> None:
     options = ("--count", 300, "--drawn", 8, "--bad", 0.01, "--out", tmp_path / "curves.png")
     found = _run("memory.py", *options)
     assert (found["masks"], found["failed"], found["left"]) == (297, 3, 0)
-    # The command, its tracker, the fork server and a worker; some seconds' threads and handles.
-    assert 4 <= found["processes at most in the last third"] < 50
-    assert 4 <= found["threads at most in the last third"] < 200
-    assert 20 < found["handles at most in the last third"] < 500
+    # At the end the workers may be gone already.
+    assert 1 <= found["processes at most in the last third"] < 50
+    assert 1 <= found["threads at most in the last third"] < 200
+    assert 3 < found["handles at most in the last third"] < 500
     assert 20 < found["peak memory of the last third, MB"] < 2000
     assert 0 < found["microseconds a mask to find it in place"] < 100_000
     with Image.open(tmp_path / "curves.png") as picture:

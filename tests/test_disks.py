@@ -78,13 +78,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     [
         ("open", READ_ONLY, 4),
         ("write", QUOTA, 5),
-        ("write", BROKEN, 30),
+        ("write", BROKEN, 8),
         ("rename", FULL, 0),
         *(
             pytest.param(calls, code, after, marks=pytest.mark.long)
             for calls in ("mkdir", "open", "write", "rename")
             for code in (FULL, QUOTA, BROKEN, READ_ONLY)
-            for after in (0, 1, 7, 20)
+            for after in (0, 1, 7)
             # Folders are few.
             if after < 4 or calls != "mkdir"
         ),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from batching import expected_mask, make_job, picture, read_mask, save_photos
 from numpy.typing import NDArray
+from soak.colours import ColourSession
 from stuck import dead_mount, leased
 
 from petseg import signature
@@ -232,6 +233,38 @@ def test_stopping_ends_what_is_under_way_and_no_more(
     )
     assert 3 <= len(outcomes) <= 3 + engine.slots.count
     assert {outcome.status for outcome in outcomes} == {"done"}
+    assert sorted(path.name for path in job.masks.glob("*.png")) == sorted(
+        outcome.work.mask for outcome in outcomes
+    )
+
+
+class Slow(ColourSession):
+    """A network that takes its time over a batch of two."""
+
+    batch_size, batch_sizes = 2, (2,)
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        time.sleep(0.3)
+        return super().run(images)
+
+
+def test_stopping_waits_for_the_batch_that_is_begun_and_for_no_other(
+    job: Job, todo: list[Work]
+) -> None:
+    seen: list[Outcome] = []
+    outcomes, batches, engine = run(
+        Slow(),  # type: ignore[arg-type]
+        job,
+        todo,
+        workers=2,
+        stopping=lambda: len(seen) >= 1,
+        on_outcome=seen.append,
+    )
+    # By then more was read, and another batch was waiting.
+    assert engine.slots.count >= COUNT
+    assert len(batches) == 2
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    assert len(outcomes) == sum(batch.images for batch in batches) <= 4
     assert sorted(path.name for path in job.masks.glob("*.png")) == sorted(
         outcome.work.mask for outcome in outcomes
     )

@@ -94,10 +94,13 @@ def test_a_signal_ends_the_run_well(
     masks = tmp_path / "masks"
     process = scene.start(masks, "--json", "--batch-size", "1")
     wait_for(lambda: finished(masks) >= 3, process)
+    sent = time.monotonic()
     os.killpg(process.pid, number)  # as a terminal and as service managers do
     out, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    took = time.monotonic() - sent
     assert process.returncode == code, errors
     stats = json.loads(out)
+    assert took < 2 + stats["stages"]["infer"]["p99_seconds"]
     assert stats["stopped"] == number.name
     assert json.loads((masks / "petseg" / "stats.json").read_text())["counts"] == stats["counts"]
     counts = stats["counts"]
@@ -123,6 +126,19 @@ def test_a_signal_while_it_starts(scene: Scene, tmp_path: Path) -> None:
     assert process.returncode == 143
     assert scene.finish(tmp_path / "masks")[0] == 0
     assert mask_bytes(tmp_path / "masks") == scene.undisturbed
+
+
+def test_ctrl_c_while_the_workers_load(scene: Scene, tmp_path: Path) -> None:
+    """It reaches the server that loads what they need, too, which must not end of it."""
+    process = scene.start(tmp_path / "masks")
+    assert process.stderr is not None
+    assert any(line.startswith("provider: ") for line in process.stderr)
+    time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "Aborted" not in errors
 
 
 def test_a_second_signal_does_not_wait(scene: Scene, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ it becomes a test.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def run(target: str, seconds: int, seed: int, keep: Path) -> dict[str, int | str
         came through, or "".
     """
     arguments = ["--one", "--target", target, "--seconds", str(seconds), "--seed", str(seed)]
+    path = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-m", "soak.fuzz", *arguments, "--keep", str(keep)],
         stdout=subprocess.PIPE,
@@ -66,6 +68,7 @@ def run(target: str, seconds: int, seed: int, keep: Path) -> dict[str, int | str
         text=True,
         errors="replace",
         check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
     )
     runs = re.search(r"Done (\d+) runs|stat::number_of_executed_units: *(\d+)", done.stdout)
     edges = re.findall(r"cov: (\d+)", done.stdout)

@@ -88,10 +88,12 @@ def run(folder: Path, count: int, seed: int) -> Tally:
     assert scene.finish(folder / "masks", *OPTIONS[:-1])[0] == 0
     seconds = time.monotonic() - started
     shutil.rmtree(folder / "masks")
-    tally, chance = Tally(), random.Random(seed)
+    tally = Tally()
+    disturbance = Disturbance(scene, folder / "masks", tally, random.Random(seed))
     for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
-        Disturbance(scene, folder / "masks", tally, chance).groups(number, count, seconds)
-    Disturbance(scene, folder / "masks", tally, chance).single_workers(count, seconds)
+        disturbance.groups(number, count, seconds)
+    disturbance.single_workers(count, seconds)
+    disturbance.finish()
     return tally
 
 
@@ -145,7 +147,6 @@ class Disturbance:
             self.tally.doing += doing
             self._count(f"{number.name} to the process group")
             self._check_masks(done)
-        self._finish()
 
     def single_workers(self, count: int, seconds: float) -> None:
         """Send SIGKILL to workers, some in each run."""
@@ -176,7 +177,6 @@ class Disturbance:
             self._check_masks(done)
             if process.returncode == 0:
                 self._check_end(counts, done)
-        self._finish()
 
     def _start(self) -> subprocess.Popen[str]:
         self.tally.runs += 1
@@ -212,7 +212,7 @@ class Disturbance:
         self.tally.folders += 1
         shutil.rmtree(self.masks)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """What the last signal left is finished by the same command."""
         done = self._stamps()
         process = self._start()
