@@ -146,15 +146,13 @@ class _Run:
         """The compiled learner that a stage, whose epochs begin at `first`, goes on with."""
         checkpoint, done = self.folder.checkpoint()
         if checkpoint is not None and done > first:
-            # Within a stage: the optimiser's state and all.  A loaded model's own policy, which
-            # decides whether its loss is scaled, is the one in force and not the stored one.
-            with learner.policy(self.precision):
-                return _load(checkpoint)
+            # Within a stage: the optimiser's state and all.
+            return self._load(checkpoint)
         breeds = 0 if self.breeds is None else self.breeds.shape[1]
         with learner.policy(self.precision):
             model = learner.build_learner(self.config, stage.size, breeds)
         if previous is None and checkpoint is not None:
-            previous = _load(checkpoint)
+            previous = self._load(checkpoint)
         if previous is not None:
             model.set_weights(averaged_weights(previous))
         else:
@@ -231,7 +229,7 @@ class _Run:
         """Write the model in float32, and what the validation part says of it."""
         checkpoint, _ = self.folder.checkpoint()
         assert checkpoint is not None
-        trained = _load(checkpoint)
+        trained = self._load(checkpoint)
         arrays = weights.learnt(trained)
         # What the checkpoint computes in: it may come from another machine.
         precision = trained.get_layer("connect_1").dtype_policy.name
@@ -267,11 +265,13 @@ class _Run:
         )
         return TrainResult(self.folder.path, len(self.validation.names), figures)
 
-
-def _load(checkpoint: Path) -> keras.Model:
-    try:
-        return keras.models.load_model(checkpoint)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise DatasetError(
-            f"cannot go on from {checkpoint}: {error}; begin the run again in another folder"
-        ) from error
+    def _load(self, checkpoint: Path) -> keras.Model:
+        try:
+            # A loaded model's own policy, which decides whether its loss is scaled, is the one in
+            # force and not the stored one.
+            with learner.policy(self.precision):
+                return keras.models.load_model(checkpoint)
+        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+            raise DatasetError(
+                f"cannot go on from {checkpoint}: {error}; begin the run again in another folder"
+            ) from error
