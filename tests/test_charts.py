@@ -26,9 +26,6 @@ def texts(svg: Markup) -> list[str]:
 DRAWN = {
     "histogram": charts.histogram([1, 0, 7, 2], "confidence", "a <b> & 'c' \"d\""),
     "steps": charts.steps_over_time([1.0, 0.0, 3.5], 2.0, 0.5, "hours", "masks/s", "speed"),
-    "lines": charts.lines(
-        [1, 2, 3], {"a_$x$": [1, 2, 3], "b": [3, 2, 2.5]}, ("epoch", "loss"), "curves"
-    ),
 }
 
 
@@ -41,7 +38,6 @@ def test_a_chart_is_a_picture_with_a_name_and_no_colours_of_its_own(kind: str) -
         == {
             "histogram": "a <b> & 'c' \"d\"",
             "steps": "speed",
-            "lines": "curves",
         }[kind]
     )
     for color in re.findall(r"(?:fill|stroke): ([^;\"]+)", DRAWN[kind]):
@@ -57,7 +53,6 @@ def test_a_chart_is_a_picture_with_a_name_and_no_colours_of_its_own(kind: str) -
 def test_what_is_written_on_them() -> None:
     assert {"confidence, %", "masks", "0", "100"} <= set(texts(DRAWN["histogram"]))
     assert {"hours", "masks/s", "2.0", "3.4"} <= set(texts(DRAWN["steps"]))
-    assert {"a_$x$", "b", "epoch", "loss", "1", "2", "3"} <= set(texts(DRAWN["lines"]))
 
 
 def test_the_same_values_give_the_same_chart() -> None:

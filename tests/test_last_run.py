@@ -32,7 +32,7 @@ def test_a_run_from_its_stats(tmp_path: Path) -> None:
     assert stats is not None
     run = understand(stats)
     assert dict(run.counts)["done"] == 8
-    assert dict(run.facts)["ended"] == "all done"
+    assert dict(run.facts)["ended"] == "went to its end"
     assert dict(run.facts)["time"] == "9 s"
     assert [stage.name for stage in run.stages] == ["read", "infer", "write"]
     assert run.stages[0].busy == 5.0

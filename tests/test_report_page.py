@@ -71,6 +71,15 @@ def test_a_run_leaves_its_report(home: Path) -> None:
     assert r"d\xff\u202e.jpg" in text
 
 
+def test_a_run_that_was_stopped_or_asked_not_to_leaves_none(home: Path, tmp_path: Path) -> None:
+    batch(home / "photos", tmp_path / "stopped", packaged(), report=True, fail_fast=True)
+    batch(home / "photos", tmp_path / "asked", packaged(), limit=1)
+    for name in ("stopped", "asked"):
+        left = {path.name for path in (tmp_path / name / "petseg").iterdir()}
+        assert "stats.json" in left
+        assert "report.html" not in left
+
+
 def test_nothing_is_loaded_from_anywhere(home: Path) -> None:
     text = content(home / "masks/petseg/report.html")
     assert set(re.findall(r'(?:src|href)="([^"#]{1,5})', text)) == {"data:"}

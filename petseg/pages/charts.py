@@ -21,10 +21,8 @@ _COLORS = {
     "#010203": "var(--ink)",
     "#010204": "var(--line)",
     "#010205": "var(--first)",
-    "#010206": "var(--second)",
-    "#010207": "var(--third)",
 }
-_INK, _LINE, *SERIES = _COLORS
+_INK, _LINE, _FIRST = _COLORS
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "petseg",
@@ -57,7 +55,7 @@ def histogram(counts: Sequence[int], label: str, title: str) -> Markup:
 
     def draw(axes: Axes) -> None:
         edges = np.linspace(0, 100, len(counts) + 1)
-        axes.stairs(counts, edges, fill=True, color=SERIES[0])
+        axes.stairs(counts, edges, fill=True, color=_FIRST)
         axes.set_xlim(0, 100)
         axes.set_xlabel(f"{label}, %")
         axes.set_ylabel("masks")
@@ -82,36 +80,12 @@ def steps_over_time(
 
     def draw(axes: Axes) -> None:
         edges = begin + width * np.arange(len(values) + 1)
-        axes.stairs(values, edges, fill=True, color=SERIES[0], alpha=0.25)
-        axes.stairs(values, edges, color=SERIES[0], linewidth=1.5)
+        axes.stairs(values, edges, fill=True, color=_FIRST, alpha=0.25)
+        axes.stairs(values, edges, color=_FIRST, linewidth=1.5)
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(bottom=0)
         axes.set_xlabel(unit)
         axes.set_ylabel(label)
-
-    return _svg(draw, title)
-
-
-def lines(
-    xs: Sequence[float], series: dict[str, Sequence[float]], labels: tuple[str, str], title: str
-) -> Markup:
-    """Lines of one colour each, named in a legend.
-
-    Args:
-        xs: of all points.
-        series: a name and the values, at most three.
-        labels: of the two axes.
-        title: the picture's name, for who cannot see it.
-    """
-
-    def draw(axes: Axes) -> None:
-        for (name, values), color in zip(series.items(), SERIES, strict=False):
-            axes.plot(xs, values, color=color, marker="o", markersize=3, label=name)
-        axes.set_xlabel(labels[0])
-        axes.set_ylabel(labels[1])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(series) > 1:
-            axes.legend(frameon=False)
 
     return _svg(draw, title)
 

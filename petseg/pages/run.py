@@ -112,7 +112,7 @@ def understand(stats: Mapping[str, Any]) -> Run:
 def _facts(stats: Mapping[str, Any]) -> dict[str, str]:
     facts = {
         "photos": str(stats["options"]["images"]),
-        "ended": f"stopped by {stats['stopped']}" if stats["stopped"] else "all done",
+        "ended": f"stopped by {stats['stopped']}" if stats["stopped"] else "went to its end",
         "time": seconds(stats["wall_seconds"]),
     }
     if stats["provider"]:
