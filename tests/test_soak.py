@@ -71,7 +71,7 @@ def test_mutants_are_seeded_and_differ() -> None:
 
 
 def test_kills(tmp_path: Path) -> None:
-    tally = kills.run(tmp_path, count=1, seed=2)
+    tally = kills.run(tmp_path, count=1, photos=60, seed=2)
     assert set(tally.kills.values()) == {1}
     assert len(tally.kills) == 4
     assert tally.folders >= 1

@@ -26,7 +26,6 @@ from killing import Scene, finished, temporary, workers
 
 from soak import colours
 
-PHOTOS = 60
 PICTURES = ("color",)
 OPTIONS = ("--format", "color", "--format", "coco", "--json")
 # What a signal may take: these seconds, and one batch, which takes this network no time.
@@ -66,30 +65,31 @@ class Tally:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--count", type=click.IntRange(1), default=200, help="Kills of each sort.")
+@click.option("--photos", type=click.IntRange(10), default=400, help="So long is a run.")
 @click.option("--seed", default=1)
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
-def main(count: int, seed: int, as_json: bool) -> None:
+def main(count: int, photos: int, seed: int, as_json: bool) -> None:
     """Kill, go on, and compare; ends with an AssertionError where a promise is broken."""
     with tempfile.TemporaryDirectory(prefix="petseg-kills-") as name:
-        tally = run(Path(name), count, seed)
+        tally = run(Path(name), count, photos, seed)
     found = tally.as_dict()
     click.echo(json.dumps(found) if as_json else "\n".join(f"{k}: {v}" for k, v in found.items()))
 
 
-def run(folder: Path, count: int, seed: int) -> Tally:
-    """`count` kills of each sort in a folder of its own."""
-    save_photos(folder / "images", PHOTOS, 240, 320)
+def run(folder: Path, count: int, photos: int, seed: int) -> Tally:
+    """`count` kills of each sort, on so many photos, in a folder of its own."""
+    save_photos(folder / "images", photos, 240, 320)
     model = colours.write_model(folder / "colours.onnx")
     batch(folder / "images", folder / "undisturbed", model, formats=("color", "coco"))
     undisturbed = everything(folder / "undisturbed")
-    assert len(set(undisturbed.values())) == 2 * PHOTOS + 1
+    assert len(set(undisturbed.values())) == 2 * photos + 1
     scene = Scene(folder / "images", model, undisturbed)
     started = time.monotonic()
     assert scene.finish(folder / "masks", *OPTIONS[:-1])[0] == 0
     seconds = time.monotonic() - started
     shutil.rmtree(folder / "masks")
     tally = Tally()
-    disturbance = Disturbance(scene, folder / "masks", tally, random.Random(seed))
+    disturbance = Disturbance(scene, folder / "masks", tally, random.Random(seed), photos)
     for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
         disturbance.groups(number, count, seconds)
     disturbance.single_workers(count, seconds)
@@ -115,6 +115,7 @@ class Disturbance:
     masks: Path
     tally: Tally
     chance: random.Random
+    photos: int
 
     def groups(self, number: signal.Signals, count: int, seconds: float) -> None:
         """Send a signal to whole process groups at moments drawn from a run's length."""
@@ -172,7 +173,7 @@ class Disturbance:
             counts = stats["counts"]
             assert stats["worker_restarts"] <= here
             assert counts["failed"] <= stats["worker_restarts"]
-            assert counts["failed"] + counts["done"] + counts["skipped"] == PHOTOS
+            assert counts["failed"] + counts["done"] + counts["skipped"] == self.photos
             self.tally.failed += counts["failed"]
             self._check_masks(done)
             if process.returncode == 0:
@@ -202,7 +203,7 @@ class Disturbance:
 
     def _check_end(self, counts: dict[str, int], done: dict[str, tuple[int, int]]) -> None:
         """A run that ended well did what was left, and nothing else lies there."""
-        assert counts["done"] + counts["skipped"] == PHOTOS
+        assert counts["done"] + counts["skipped"] == self.photos
         assert counts["skipped"] == len(done), "a mask that was there was made again"
         self._check_masks(done)
         assert everything(self.masks) == self.scene.undisturbed

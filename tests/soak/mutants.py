@@ -44,9 +44,7 @@ INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x800
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Files of every format, plain and in the ways of packing that decoders have code of their own
-    for, by suffix.
-    """
+    """By suffix: files of every format, plain and packed in other ways."""
     photo = Image.fromarray(picture(201, 48, 64))
     others = [Image.fromarray(picture(seed, 48, 64)) for seed in (203, 204)]
     indexed, grey = photo.quantize(32), photo.convert("L")
