@@ -483,7 +483,7 @@ def test_where_masks_may_not_be_looked_at_the_image_fails(
     images: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Permissions do not hold for root, whom tests may run as; test_faults has the real thing.
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, *others: object) -> None:
         if path.name == "001.png":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         raise OSError(errno.EIO, "Input/output error", str(path))
