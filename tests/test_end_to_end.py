@@ -72,14 +72,14 @@ def run(folder: Path, command: str, *arguments: str | Path) -> str:
 
 def test_a_segmenter_is_trained_exported_run_and_scored(data: Path, tmp_path: Path) -> None:
     recipe = (
-        "--recipe scratch --encoder-weights none --size 64,96 --epochs 10,3 "
+        "--recipe scratch --encoder-weights none --size 64,96 --epochs 20,4 "
         "--learning-rate 2e-3,1e-3 --filters 8,8,16,16,16 --batch-size 4 --zoom 1.1 "
         "--precision float32"
     )
     run(tmp_path, "train", "--data", data, *recipe.split())
     (run_dir,) = (tmp_path / "runs").iterdir()
     history = (run_dir / "history.csv").read_text().splitlines()
-    assert len(history) == 1 + 13
+    assert len(history) == 1 + 24
     on_validation = json.loads((run_dir / "metrics.json").read_text())
 
     run(tmp_path, "export", "model.onnx", "--data", data)
