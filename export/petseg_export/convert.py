@@ -33,7 +33,7 @@ from petseg_export import calibration, graph, parity, quantize, trained
 OPSET = 18
 # Up to this one Relu has no function body.  With one, onnxruntime's CPU provider, which has no
 # float16 kernels, takes it apart before it widens the graph to float32, and then cannot join it
-# with the convolution before it: 9 % slower (benchmarks/README.md).
+# with the convolution before it: 6 % more time (benchmarks/README.md, "Last results").
 FLOAT16_OPSET = 17
 
 FloatPrecision = Literal["float32", "float16"]
