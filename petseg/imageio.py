@@ -1,7 +1,7 @@
 """Encoded bytes in, upright 8-bit RGB pixels out, or an `ImageError` that names what is wrong.
 
 Pillow decides, on every machine, what can be read and what its pixels are.  A JPEG without a flaw
-goes through simplejpeg, in half the time: both are libjpeg-turbo, and give the same pixels.
+goes through simplejpeg, which is quicker: both are libjpeg-turbo, and give the same pixels.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ _LEVEL = 1
 def encode(pixels: NDArray[np.uint8]) -> bytes:
     """PNG of pixels uint8 (H, W), greyscale, or (H, W, 4), RGBA.
 
-    Three to five times as fast as Pillow, which tries every filter on every row
-    (benchmarks/host.py), and without libpng's limit of a million pixels a side.
+    About twice as fast as Pillow, which tries every filter on every row (measured by
+    benchmarks/host.py), and without libpng's limit of a million pixels a side.
     """
     height, width = pixels.shape[:2]
     lines = np.ascontiguousarray(pixels).reshape(height, -1)

@@ -1,4 +1,4 @@
-"""What happens to one image, as three functions: read, infer, write.
+"""What happens to one image, as functions: read, infer, write; derive, where a mask is there.
 
 Nothing else knows how it is done.  An engine calls `read` and `write` where it likes, in worker
 processes say, and `infer` where the session is.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg import imageio, masks, measures, records, transforms
+from petseg import imageio, masks, measures, png, records, transforms
 from petseg.classes import SegmentClass, values_to_ids
 from petseg.errors import ImageError, PetsegError
 from petseg.files import open_regular
@@ -161,7 +161,9 @@ def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -
     else:
         ids = transforms.to_source(probabilities, job.model_size, job.model_size)
     segmented = Segmented(ids, job.classes, _pixels(photo, job, job.formats), probabilities)
-    png = index.encode(segmented)
+    # As `index.encode` does, but the values are looked up once: the record holds their hash.
+    values = index.to_values(ids, job.classes)
+    packed = png.encode(values)
     confidence, uncertain = measures.certainty(probabilities)
     record = Record(
         image=photo.identity,
@@ -174,8 +176,8 @@ def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -
         box=measures.bounding_box(ids, job.classes, photo.height, photo.width),
         confidence=confidence,
         uncertain=uncertain,
-        pixels_sha256=records.hash_pixels(index.to_values(ids, job.classes)),
-        data_crc32=records.data_crc32(png),
+        pixels_sha256=records.hash_pixels(values),
+        data_crc32=records.data_crc32(packed),
     )
     for picture in PICTURES.values():
         beside = extra_path(job.masks, picture, name)
@@ -184,7 +186,7 @@ def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -
         elif record != before:
             # One of an earlier mask would pass for this one's.
             beside.unlink(missing_ok=True)
-    _put(target, records.embed(png, record), job.temporary)
+    _put(target, records.embed(packed, record), job.temporary)
     return record
 
 

@@ -13,7 +13,7 @@ from petseg.errors import ModelError, ProviderError
 from petseg.machine import usable_cores
 from petseg.signature import INPUT, MASK, PROBABILITIES, Signature
 
-# Beyond the largest nothing is gained (benchmarks/README.md), but memory is lost.
+# To choose from; larger ones cost memory.
 BATCH_SIZES = {"cuda": (8, 16, 32, 64, 128), "cpu": (1, 2, 4, 8)}
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
