@@ -10,6 +10,8 @@ DEMO_BIN = .venv-demo/bin
 # For `make demo`: a folder of one's own photos.  For test, bench and others: more arguments.
 IMAGES =
 ARGS =
+# For `make test`: test files at the same time.
+JOBS = 2
 # For `make soak`: which of the runs; for `make fuzz`: seconds for each parser.
 SOAK = mutants kills memory
 SECONDS = 600
@@ -19,7 +21,7 @@ unexport VIRTUAL_ENV CONDA_PREFIX
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL = help
-.PHONY: soak-mutants soak-kills soak-memory help setup setup-demo python demo test test-long test-jax soak fuzz lint format bench lock clean
+.PHONY: soak-mutants soak-kills soak-memory help setup setup-demo python demo test test-long test-scale test-jax soak fuzz lint format bench lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r name text; do \
@@ -29,10 +31,13 @@ demo: setup-demo ## turn pictures into masks with the model in the package; IMAG
 	@$(DEMO_BIN)/python docs/demo.py $(if $(IMAGES),"$(IMAGES)") $(ARGS)
 
 test: lint ## lint, then the tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-long: setup ## the tests that take minutes
 	$(BIN)/pytest -m long $(ARGS)
+
+test-scale: setup ## the longer tests of clusters and object stores
+	$(BIN)/pytest -m scale $(ARGS)
 
 test-jax: python $(UV) ## the tests that need jax
 	$(call sync,.venv,--group jax)

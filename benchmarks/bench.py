@@ -28,13 +28,16 @@ import results
 from lineup import BASELINE, CONTESTANTS, REFERENCE
 from results import Result
 
-from petseg import machine, runtime, signature
-from petseg.batch_config import find_model, packaged
+from petseg import runtime
 from petseg.cli.common import FAILED, OK, PARTLY_FAILED, exits
 from petseg.errors import PetsegError
+from petseg.modelfile import signature
+from petseg.planning.config import find_model, packaged
 from petseg.runtime import cuda
+from petseg.system import machine
 
-DEFAULT_COUNT = 96
+# So many that petseg-batch's trials of batch sizes, on the first 60, are a small part; and drawn.
+DEFAULT_COUNT, DRAWN = 240, 64
 
 SCRIPTS = Path(__file__).with_name("contestants")
 ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -64,7 +67,7 @@ SHOWN = 20
     type=click.IntRange(1),
     help=f"How many photos.  [default: {DEFAULT_COUNT} drawn ones, or all of --images]",
 )
-@click.option("--repeats", type=click.IntRange(1), default=5, help="Rounds.")
+@click.option("--repeats", type=click.IntRange(1), default=3, help="Rounds.")
 @click.option(
     "--only",
     type=click.Choice(tuple(CONTESTANTS)),
@@ -116,24 +119,29 @@ def main(
             provider = "cuda" if cuda.problem() is None else "cpu"
         else:
             runtime.choose(provider)
+        contestants = [
+            Result(name, known.ceiling)
+            for name, known in CONTESTANTS.items()
+            if (name in only or not only) and (provider == "cpu" or known.provider is None)
+        ]
+        if not contestants:
+            raise PetsegError(
+                f"no contestant is left: {', '.join(only)} stay out on {provider}; name others "
+                "with --only, or take --provider cpu"
+            )
         setting = describe(model, provider, int8_model)
         if settings:
             path = Path(setting["model"]["path"])
             setting["gpu"] = gpu.report(path, signature.read(path), provider)
             click.echo("\n".join(gpu.table(setting["gpu"])) + "\n", err=as_json)
         if images is None:
-            inputs.draw(photos, count or DEFAULT_COUNT)
+            inputs.draw_some(photos, count or DEFAULT_COUNT, DRAWN)
         else:
             inputs.link(photos, images, count, say)
         number = len(list(photos.iterdir()))
         if not number:
             raise PetsegError(f"{images} has no photo that all contestants can read")
         setting["photos"] = {"count": number, "from": str(images) if images else "drawn, 500x375"}
-        contestants = [
-            Result(name, known.ceiling)
-            for name, known in CONTESTANTS.items()
-            if (name in only or not only) and (provider == "cpu" or known.provider is None)
-        ]
         for round_number in range(1, repeats + 1):
             # Each round begins with another one, so that nobody always runs behind the same.
             first = (round_number - 1) % len(contestants)

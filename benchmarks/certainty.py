@@ -15,8 +15,11 @@ import click
 import numpy as np
 
 import petseg
-from petseg import dataset, runtime, signature, transforms
+from petseg import runtime
 from petseg.classes import values_to_ids
+from petseg.data import dataset
+from petseg.modelfile import signature
+from petseg.photos import transforms
 
 BATCH = 4
 LIMITS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

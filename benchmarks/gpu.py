@@ -1,13 +1,14 @@
 """The network on a GPU, setting by setting: python benchmarks/bench.py --gpu.
 
-First the bare session: for each precision the settings of onnxruntime's CUDA provider are tried at
-one batch size, each against the best so far, then every batch size with the best of them, with and
-without CUDA graphs.  Nodes that the provider leaves to the CPU are named.
+First the bare session: for each precision cuDNN's search and the fused bias are tried at one batch
+size, each against the best so far; then, with the best of them, every batch size in both layouts,
+with and without CUDA graphs.  Nodes that the provider leaves to the CPU are named.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import statistics
 import tempfile
@@ -21,13 +22,15 @@ import numpy as np
 import onnxruntime as ort
 
 from petseg.errors import PetsegError
-from petseg.signature import INPUT, PROBABILITIES, Signature
+from petseg.modelfile.signature import INPUT, PROBABILITIES, Signature
 
 BATCHES = (1, 4, 16, 32, 64, 128, 256)
 # At this one the settings are compared.
 TRIAL_BATCH = 64
 # Seconds that a setting is measured for, in so many rounds.
 SECONDS, ROUNDS = 1.0, 5
+# Nodes on the CPU that are named for each setting; --json has all.
+SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,13 @@ def measure(models: dict[str, Path], about: Signature, provider: str) -> list[di
 
         best = Setting(precision)
         best_rate = run(best, TRIAL_BATCH)
-        for change in ({"nhwc": True}, {"fuse_bias": True}, {"search": "EXHAUSTIVE"}):
+        for change in ({"fuse_bias": True}, {"search": "EXHAUSTIVE"}):
             tried = dataclasses.replace(best, **change)
             rate = run(tried, TRIAL_BATCH)
             if rate > 1.02 * best_rate:
                 best, best_rate = tried, rate
-        for batch in BATCHES:
-            for graph in (False, True):
-                run(dataclasses.replace(best, graph=graph), batch)
+        for batch, nhwc, graph in itertools.product(BATCHES, (False, True), (False, True)):
+            run(dataclasses.replace(best, nhwc=nhwc, graph=graph), batch)
     return rows
 
 
@@ -158,14 +160,19 @@ def open_session(model: Path, setting: Setting, provider: str) -> ort.InferenceS
     return ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
 
 
-def nodes_on_the_cpu(model: Path, about: Signature, setting: Setting) -> list[str]:
-    """Names of the nodes that the CUDA provider does not take, from a profile of one run."""
+def nodes_on_the_cpu(model: Path, about: Signature, setting: Setting, provider: str) -> list[str]:
+    """Names of the nodes that the CUDA provider does not take, from a profile of one run.
+
+    On "cpu", where there is no GPU, these are all.
+    """
     with tempfile.TemporaryDirectory() as folder:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        providers = [("CUDAExecutionProvider", setting.options()), "CPUExecutionProvider"]
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if provider == "cuda":
+            providers.insert(0, ("CUDAExecutionProvider", setting.options()))
         session = ort.InferenceSession(str(model), options, providers=providers)
         pixels = np.zeros((1, about.size, about.size, 3), np.uint8)
         session.run([PROBABILITIES], {INPUT: pixels})
@@ -201,7 +208,11 @@ def widen(model: Path, target: Path) -> None:
 
 
 def report(model: Path, about: Signature, provider: str) -> dict[str, Any]:
-    """All of this script: "settings", the rows of `measure`, and "on_the_cpu", names of nodes.
+    """All of this script.
+
+    Returns:
+        "settings", the rows of `measure`; and "on_the_cpu", for each precision and layout the names
+        of the nodes that CUDA leaves to the CPU.
 
     Raises:
         PetsegError: the model is not stored in float16, from which float32 can be had.
@@ -211,15 +222,24 @@ def report(model: Path, about: Signature, provider: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         wide = Path(folder) / "float32.onnx"
         widen(model, wide)
-        rows = measure({"float16": model, "float32": wide}, about, provider)
-        left = nodes_on_the_cpu(model, about, Setting("float16")) if provider == "cuda" else []
+        models = {"float16": model, "float32": wide}
+        rows = measure(models, about, provider)
+        left = {
+            f"{precision}, {'NHWC' if nhwc else 'NCHW'}": nodes_on_the_cpu(
+                file, about, Setting(precision, nhwc), provider
+            )
+            for precision, file in models.items()
+            for nhwc in (False, True)
+        }
     return {"settings": rows, "on_the_cpu": left}
 
 
 def table(found: dict[str, Any]) -> Iterator[str]:
     """What `report` returns, as lines of Markdown."""
-    names = ", ".join(found["on_the_cpu"]) or "none"
-    yield f"nodes that CUDA leaves to the CPU: {names}"
+    for setting, names in found["on_the_cpu"].items():
+        shown = ", ".join(names[:SHOWN]) or "none"
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        yield f"nodes that CUDA leaves to the CPU in {setting}: {shown}{more}"
     yield ""
     yield (
         "| precision | layout | search | fused bias | graph | batch | images/s "
@@ -227,15 +247,15 @@ def table(found: dict[str, Any]) -> Iterator[str]:
     )
     yield "|---|---|---|---|---|---|---|---|---|"
     for row in found["settings"]:
-        setting = (
+        columns = (
             f"| {row['precision']} | {'NHWC' if row['nhwc'] else 'NCHW'} | {row['search'].lower()} "
             f"| {'yes' if row['fuse_bias'] else 'no'} | {'yes' if row['graph'] else 'no'} "
             f"| {row['batch']} "
         )
         if "error" in row:
-            yield f"{setting}| failed: {row['error'].replace('|', ' ')} | | |"
+            yield f"{columns}| failed: {row['error'].replace('|', ' ')} | | |"
         else:
             yield (
-                f"{setting}| {row['images_per_second']:.0f} | {row['with_copies']:.0f} "
+                f"{columns}| {row['images_per_second']:.0f} | {row['with_copies']:.0f} "
                 f"| {row['load_seconds']:.1f} |"
             )

@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from petseg import imageio, records, steps, transforms
+from petseg import steps
 from petseg.classes import PET_CLASSES
 from petseg.cli.common import OK, exits
 from petseg.formats import index
-from petseg.formats.segmented import Segmented
-from petseg.record import Maker
+from petseg.masks import records
+from petseg.masks.record import Maker
+from petseg.masks.segmented import Segmented
+from petseg.photos import imageio, transforms
 from petseg.steps import Job
 
 SIDE = 224
@@ -67,7 +69,7 @@ def measure(photos: list[Path], job: Job) -> dict[str, float]:
     pixels = np.empty((SIDE, SIDE, 3), np.uint8)
     data = [photo.read_bytes() for photo in photos]
     images = [imageio.decode_reduced(one, SIDE)[0] for one in data]
-    read = [steps.read(str(photo), job, pixels) for photo in photos]
+    read = [steps.read(str(photo), pixels, job.max_pixels) for photo in photos]
     scores = draw_probabilities()
     height, width = read[0].height, read[0].width
     ids = transforms.to_source(scores, height, width)
@@ -80,7 +82,9 @@ def measure(photos: list[Path], job: Job) -> dict[str, float]:
             steps.write(f"{next(names)}.png", photo, scores, job)
 
     work: dict[str, Callable[[], object]] = {
-        "read a photo": lambda: [steps.read(str(photo), job, pixels) for photo in photos],
+        "read a photo": lambda: [
+            steps.read(str(photo), pixels, job.max_pixels) for photo in photos
+        ],
         "- decode": lambda: [imageio.decode_reduced(one, SIDE) for one in data],
         "- decode at full scale": lambda: [imageio.decode(one) for one in data],
         "- squash": lambda: [transforms.to_model(one, SIDE) for one in images],

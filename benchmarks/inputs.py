@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from petseg import imageio, sources
 from petseg.errors import ImageError
+from petseg.photos import imageio, sources
 
 # The commonest size of Oxford-IIIT Pet's photos, (width, height) in pixels.
 DRAWN_SIZE = (500, 375)
@@ -26,6 +26,15 @@ def draw(folder: Path, count: int, seed: int = 0) -> None:
     for number in range(count):
         picture = _draw(np.random.default_rng((seed, number)))
         picture.save(folder / f"{number:05}.jpg", quality=95)
+
+
+def draw_some(folder: Path, count: int, drawn: int) -> None:
+    """`count` drawn photos, of which `drawn` are different: all others are links to these."""
+    draw(folder, min(count, drawn))
+    first = sorted(folder.iterdir())
+    for number in range(len(first), count):
+        photo = first[number % len(first)]
+        (folder / f"{number:05}.jpg").symlink_to(photo.name)
 
 
 def link(folder: Path, images: Path, count: int | None, say: Callable[[str], None]) -> None:

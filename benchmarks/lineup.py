@@ -27,11 +27,17 @@ CONTESTANTS = {
     "keras-bfloat16": Contestant("article", "bare-keras-bfloat16", "cpu", "bfloat16"),
     "pytorch-bfloat16": Contestant("pytorch", None, "cpu", "bfloat16"),
     "plain-onnxruntime": Contestant("plain_onnxruntime", "bare-onnxruntime"),
+    "plain-onnxruntime-int8": Contestant(
+        "plain_onnxruntime", "bare-onnxruntime-int8", "cpu", "int8"
+    ),
+    "openvino": Contestant("openvino_queue", "bare-openvino", "openvino"),
     "openvino-bfloat16": Contestant(
         "openvino_queue", "bare-openvino-bfloat16", "openvino", "bfloat16"
     ),
     "openvino-int8": Contestant("openvino_queue", "bare-openvino-int8", "openvino", "int8"),
     "petseg-batch": Contestant("petseg_batch", "bare-onnxruntime"),
+    "petseg-batch-cpu-int8": Contestant("petseg_batch", "bare-onnxruntime-int8", "cpu", "int8"),
+    "petseg-batch-openvino": Contestant("petseg_batch", "bare-openvino", "openvino"),
     "petseg-batch-bfloat16": Contestant(
         "petseg_batch", "bare-openvino-bfloat16", "openvino", "bfloat16"
     ),
@@ -39,6 +45,8 @@ CONTESTANTS = {
     "bare-keras": Contestant("bare_keras"),
     "bare-keras-bfloat16": Contestant("bare_keras", None, "cpu", "bfloat16"),
     "bare-onnxruntime": Contestant("bare_onnxruntime"),
+    "bare-onnxruntime-int8": Contestant("bare_onnxruntime", None, "cpu", "int8"),
+    "bare-openvino": Contestant("bare_openvino", None, "openvino"),
     "bare-openvino-bfloat16": Contestant("bare_openvino", None, "openvino", "bfloat16"),
     "bare-openvino-int8": Contestant("bare_openvino", None, "openvino", "int8"),
 }

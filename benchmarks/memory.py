@@ -1,9 +1,10 @@
 """Memory and speed over a long run: python benchmarks/memory.py.
 
 petseg-batch on links to a few hundred photos, with a network that takes no time, or for an hour
-with the real one; then the same command again, which finds every mask in place.  Memory is that of
+with the real one; then --dry-run of the same command, which looks what is there.  Memory is that of
 the command and its workers (see processes.memory).  With --bad some of the links lead to what is
-cut off or no image; the counts have to add up.
+cut off or no image.  It ends with an error where the counts do not add up, and where memory,
+handles, processes or threads have grown.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from petseg.cli.common import OK, exits
 from petseg.errors import PetsegError
 
 PER_FOLDER = 1000
+# What the last third of a run may hold beyond the first: a photo's worth for each worker, and what
+# the allocator keeps.
+GROWTH_MB = 32
+# Of shorter runs the first third is still starting workers and trying batch sizes.
+SHORTEST_SECONDS = 60
 SCRIPT = Path(__file__).with_name("watched_batch.py")
 
 
@@ -37,7 +43,7 @@ SCRIPT = Path(__file__).with_name("watched_batch.py")
 def main(
     count: int, drawn: int, bad: float, real: bool, seconds: int | None, out: Path, as_json: bool
 ) -> int:
-    """Watch a run, then the run that finds nothing to do."""
+    """Watch a run, then see how long it takes to find out what is left to do."""
     with tempfile.TemporaryDirectory(prefix="petseg-memory-") as name:
         folder = Path(name)
         (folder / "drawn").mkdir()
@@ -55,17 +61,44 @@ def main(
             place.mkdir(parents=True, exist_ok=True)
             target = broken[bad_ones % 2] if is_bad else photos[number % drawn]
             (place / f"{number:07}.jpg").symlink_to(target)
-        first, counts = watch(folder, "first", real, seconds)
-        again, _ = watch(folder, "again", real, seconds)
+        options = ["--real"] if real else []
+        first, counts = watch(folder, "first", options, seconds)
+        again, _ = watch(folder, "again", [*options, "--dry-run"], None)
     check(counts, count, bad_ones, whole=seconds is None)
-    found = describe(first, again) | {"failed": counts["failed"], "left": counts["left"]}
+    found = describe(first, again, count) | {"failed": counts["failed"], "left": counts["left"]}
     draw(first, out)
     for key, value in found.items():
         click.echo(f"{key}: {value}", err=as_json)
     click.echo(f"curves: {out}", err=as_json)
     if as_json:
         click.echo(json.dumps(found))
+    if found["seconds"] >= SHORTEST_SECONDS:
+        steady(found)
+    else:
+        click.echo(f"growth is judged from {SHORTEST_SECONDS} seconds on", err=True)
     return OK
+
+
+def steady(found: dict[str, float]) -> None:
+    """Raise PetsegError where a run held more in its last third than in its first.
+
+    Args:
+        found: from `describe`.
+    """
+    allowed = {
+        "peak memory of the {} third, MB": GROWTH_MB,
+        # A photo or a mask that each process has open when it is looked at.
+        "handles at most in the {} third": found["processes at most in the first third"],
+        "processes at most in the {} third": 0,
+        "threads at most in the {} third": 0,
+    }
+    for key, more in allowed.items():
+        early, late = (found[key.format(third)] for third in ("first", "last"))
+        if late > early + more:
+            raise PetsegError(
+                f"expected no growth over the run, found {key.format('first')} {early:g} and "
+                f"{key.format('last')} {late:g}, more than {more:g} beyond it"
+            )
 
 
 def check(counts: dict[str, int], files: int, bad: int, whole: bool) -> None:
@@ -79,16 +112,21 @@ def check(counts: dict[str, int], files: int, bad: int, whole: bool) -> None:
 
 
 def watch(
-    folder: Path, name: str, real: bool, seconds: int | None
+    folder: Path, name: str, options: list[str], seconds: int | None
 ) -> tuple[list[dict[str, float]], dict[str, int]]:
     """One run of petseg-batch.
+
+    Args:
+        folder: of images and masks; the log goes there, too.
+        name: of the log.
+        options: of `watched_batch.py`.
+        seconds: SIGTERM comes after so long; None for a run to its end.
 
     Returns:
         A row a second: seconds, masks done, bytes of memory, and how many file handles, processes
         and threads; and the run's counts.
     """
     log = folder / f"{name}.csv"
-    options = ["--real"] if real else []
     command = [sys.executable, str(SCRIPT), str(folder / "images"), str(folder / "masks"), str(log)]
     process = subprocess.Popen(
         [*command, *options], start_new_session=True, stdout=subprocess.PIPE, text=True
@@ -105,8 +143,15 @@ def watch(
     return rows, json.loads(out)
 
 
-def describe(first: list[dict[str, float]], again: list[dict[str, float]]) -> dict[str, float]:
-    """Growth and slowing between the first and the last third of a run, and what resuming costs."""
+def describe(
+    first: list[dict[str, float]], again: list[dict[str, float]], files: int
+) -> dict[str, float]:
+    """Growth and slowing between the first and the last third of a run, and what resuming costs.
+
+    Args:
+        first, again: rows of both runs, from `watch`.
+        files: that the second one looked at, all of them.
+    """
     working = [row for row in first if row["done"] > 0]
     third = max(1, len(working) // 3)
     early, late = working[:third], working[-third:]
@@ -121,36 +166,40 @@ def describe(first: list[dict[str, float]], again: list[dict[str, float]]) -> di
     def most(rows: list[dict[str, float]], thing: str) -> int:
         return int(max(row[thing] for row in rows))
 
-    masks = first[-1]["done"]
     things = {
         f"{thing} at most in the {name} third": most(rows, thing)
         for thing in ("handles", "processes", "threads")
         for name, rows in (("first", early), ("last", late))
     }
     return {
-        "masks": masks,
+        "masks": first[-1]["done"],
         "seconds": round(first[-1]["seconds"], 1),
         "peak memory of the first third, MB": round(memory(early), 1),
         "peak memory of the last third, MB": round(memory(late), 1),
         "images/s of the first third": round(rate(early), 1),
         "images/s of the last third": round(rate(late), 1),
-        "microseconds a mask to find it in place": round(1e6 * again[-1]["plan"] / masks, 1),
+        "microseconds a photo to look for its mask": round(1e6 * again[-1]["plan"] / files, 1),
         **things,
     }
 
 
 def draw(rows: list[dict[str, float]], path: Path) -> None:
-    """Memory and masks over time, as a picture."""
+    """Memory, what else a run holds, and masks, over time, as a picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subplots(2, 1, sharex=True)
+    upper, middle, lower = figure.subplots(3, 1, sharex=True)
     seconds = [row["seconds"] for row in rows]
     upper.plot(seconds, [row["memory"] / 1e6 for row in rows])
     upper.set_ylabel("memory, MB")
     upper.set_ylim(bottom=0)
+    for thing in ("handles", "processes", "threads"):
+        middle.plot(seconds, [row[thing] for row in rows], label=thing)
+    middle.set_ylabel("held by the run")
+    middle.set_ylim(bottom=0)
+    middle.legend()
     lower.plot(seconds, [row["done"] for row in rows])
     lower.set_ylabel("masks")
     lower.set_xlabel("seconds")

@@ -18,6 +18,7 @@ class NullSession:
     """
 
     provider, precision, streams = "null", "float32", 1
+    padded = None
 
     def __init__(self, signature: Any, rate: float | None = None, batch_size: int = 32) -> None:
         self.signature = signature

@@ -1,7 +1,8 @@
 """What the network asks of the machine, and what the machine has: python benchmarks/roofline.py.
 
-Operations an image, counted from the layers' shapes; and what the processor's matrix units reach on
-one large product in each precision, by OpenVINO or onnxruntime, whoever is quicker.
+Operations an image, counted from the layers' shapes; what the processor's matrix units reach on
+one large product in each precision, by OpenVINO or onnxruntime, whoever is quicker; and the share
+of that which the network reaches, alone, at its best setting.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bare_session
 import click
 import numpy as np
+from cores import PROVIDERS, lack
 from numpy.typing import NDArray
 
-from petseg import machine, signature
-from petseg.batch_config import find_model
 from petseg.cli.common import OK, exits
+from petseg.modelfile import signature
+from petseg.planning.config import find_model, packaged
+from petseg.runtime.openvino import has_bfloat16
+from petseg.system import machine
 
 SIDE = 2048
 ROUNDS = 5
@@ -30,10 +35,22 @@ Matrix = NDArray[Any]
 
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path), help="[default: as petseg-batch]")
+@click.option(
+    "--int8-model",
+    type=click.Path(path_type=Path),
+    help="ONNX file of the same weights in int8.  [default: the one in the package]",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Of each setting of the network.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, the table on stderr.")
 @exits
-def main(model: Path | None, as_json: bool) -> int:
-    """Count, and measure one large product in each precision."""
+def main(model: Path | None, int8_model: Path | None, seconds: float, as_json: bool) -> int:
+    """Count, and measure one large product and the network in each precision."""
     path, _ = find_model(model)
     about = signature.read(path)
     operations = count_operations(about.size, about.filters, len(about.classes))
@@ -42,13 +59,29 @@ def main(model: Path | None, as_json: bool) -> int:
         f"{machine.device_name('cpu')}, {machine.usable_cores()} cores",
         f"{operations / 1e9:.1f} GFLOP an image (multiplications and additions)",
         "",
-        f"| precision | product of {SIDE}x{SIDE}, GFLOP/s | images/s at that rate |",
-        "|---|---|---|",
+        f"| precision | product of {SIDE}x{SIDE}, GFLOP/s | images/s at that rate "
+        "| network, images/s | its share |",
+        "|---|---|---|---|---|",
     ]
+    if int8_model is None and model is None and packaged("int8").exists():
+        int8_model = packaged("int8")
+    files = {"float32": path, "bfloat16": path, "int8": int8_model}
     for precision in PRECISIONS:
         rate = product(precision)
+        if rate is None:
+            lines.append(f"| {precision} | this processor has none | | | |")
+            continue
         found[precision] = rate / 1e9
-        lines.append(f"| {precision} | {rate / 1e9:.0f} | {rate / operations:.1f} |")
+        row = f"| {precision} | {rate / 1e9:.0f} | {rate / operations:.1f} "
+        file = files[precision]
+        if (why := lack(precision, file)) is not None or file is None:
+            lines.append(f"{row}| {why} | |")
+            continue
+        sweep = bare_session.measured(file, PROVIDERS[precision], precision, seconds)
+        reached = bare_session.fastest(sweep)["images_per_second"]
+        found[f"{precision}_images_per_second"] = reached
+        found[f"{precision}_share"] = share = reached * operations / rate
+        lines.append(f"{row}| {reached:.2f} | {share:.0%} |")
     click.echo("\n".join(lines), err=as_json)
     if as_json:
         click.echo(json.dumps(found))
@@ -75,18 +108,26 @@ def count_operations(size: int, filters: tuple[int, ...], classes: int) -> int:
     return total + 2 * 9 * channels * classes * side * side
 
 
-def product(precision: str) -> float:
-    """Operations a second of one large matrix product, by the quicker of the two libraries."""
+def product(precision: str) -> float | None:
+    """Operations a second of one large matrix product, by the quicker of the two libraries.
+
+    None for bfloat16 where the processor has none: it would be computed in something else.
+    """
+    import openvino
+
+    core = openvino.Core()
+    if precision == "bfloat16" and not has_bfloat16(core):
+        return None
     random = np.random.default_rng(0)
     left = random.uniform(0, 8, (SIDE, SIDE)).astype(np.float32)
     right = random.uniform(-4, 4, (SIDE, SIDE)).astype(np.float32)
-    ways = [with_openvino(precision, left, right)]
+    ways = [with_openvino(core, precision, left, right)]
     if precision != "bfloat16":
         ways.append(with_onnxruntime(precision, left, right))
     return 2 * SIDE**3 / min(map(median_seconds, ways))
 
 
-def with_openvino(precision: str, left: Matrix, right: Matrix) -> Callable[[], object]:
+def with_openvino(core: Any, precision: str, left: Matrix, right: Matrix) -> Callable[[], object]:
     """The product as a model of OpenVINO's."""
     import openvino
     from openvino import opset13 as ops
@@ -99,7 +140,7 @@ def with_openvino(precision: str, left: Matrix, right: Matrix) -> Callable[[], o
     model = openvino.Model([ops.matmul(a, b, False, False).output(0)], [parameter])
     hint = "bf16" if precision == "bfloat16" else "f32"
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-    request = openvino.Core().compile_model(model, "CPU", config).create_infer_request()
+    request = core.compile_model(model, "CPU", config).create_infer_request()
     request.infer([left])
     return request.infer
 

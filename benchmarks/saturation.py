@@ -21,10 +21,11 @@ import inputs
 import numpy as np
 from null_session import NullSession
 
-from petseg import machine, steps
+from petseg import steps
 from petseg.cli.common import OK, exits
 from petseg.engines.local import LocalEngine
 from petseg.engines.outcome import Batch, Outcome, Work
+from petseg.system import machine
 
 RATES = (5_000.0, 10_000.0)
 
@@ -90,7 +91,8 @@ def _host_seconds(photos: list[Path], folder: Path) -> float:
 
     def work() -> None:
         for photo in photos:
-            steps.write(f"{photo.stem}.png", steps.read(str(photo), job, pixels), scores, job)
+            read = steps.read(str(photo), pixels, job.max_pixels)
+            steps.write(f"{photo.stem}.png", read, scores, job)
 
     return host.core_milliseconds(work) / 1e3 / len(photos)
 

@@ -1,7 +1,8 @@
-"""What onnxruntime's CPU provider really executes: python benchmarks/session_profile.py MODEL ...
+"""What a session really executes: python benchmarks/session_profile.py MODEL ...
 
-Milliseconds an image of each kind of node, after onnxruntime has optimised the graph; several files
-of the same network side by side show what a change to the graph brought.
+Milliseconds an image of each kind of node, after onnxruntime's CPU provider or OpenVINO has
+optimised the graph, and in OpenVINO in which precision it is computed; several files of the same
+network side by side show what a change to the graph brought.
 """
 
 from __future__ import annotations
@@ -14,27 +15,35 @@ from pathlib import Path
 import click
 import numpy as np
 import onnxruntime as ort
+import openvino
+from numpy.typing import NDArray
 
-from petseg import machine, signature
 from petseg.cli.common import OK, exits
-from petseg.signature import INPUT, PROBABILITIES
+from petseg.modelfile import signature
+from petseg.modelfile.signature import INPUT, PROBABILITIES
+from petseg.system import machine
 
 RUNS, BATCH = 5, 4
+
+# Microseconds by kind and name of a node.
+Times = dict[tuple[str, str], float]
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--provider", type=click.Choice(["cpu", "openvino"]), default="cpu")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, the table on stderr.")
 @exits
-def main(models: tuple[Path, ...], as_json: bool) -> int:
+def main(models: tuple[Path, ...], provider: str, as_json: bool) -> int:
     """Profile MODELS."""
-    found = {str(model): profile(model) for model in models}
+    found = {str(model): PROFILES[provider](model) for model in models}
     kinds = sorted(
         {kind for one in found.values() for kind in one},
         key=lambda kind: -max(one.get(kind, (0, 0.0))[1] for one in found.values()),
     )
     lines = [
-        f"{machine.device_name('cpu')}, {machine.usable_cores()} cores, batches of {BATCH}, "
+        f"{machine.device_name('cpu')}, {machine.usable_cores()} cores, {provider}, batches of "
+        f"{BATCH}, "
         f"milliseconds an image, the least of {RUNS} runs for each node",
         "",
         "| node | " + " | ".join(Path(name).name for name in found) + " |",
@@ -53,10 +62,9 @@ def main(models: tuple[Path, ...], as_json: bool) -> int:
     return OK
 
 
-def profile(model: Path) -> dict[str, tuple[int, float]]:
+def in_onnxruntime(model: Path) -> dict[str, tuple[int, float]]:
     """Kind of node to how many there are, and milliseconds an image of them all."""
-    size = signature.read(model).size
-    images = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8)
+    images = _pictures(model)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = machine.usable_cores()
@@ -68,11 +76,45 @@ def profile(model: Path) -> dict[str, tuple[int, float]]:
         for _ in range(RUNS):
             session.run([PROBABILITIES], {INPUT: images})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    least: dict[tuple[str, str], float] = {}
+    least: Times = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             node = (event["args"]["op_name"], event["name"])
             least[node] = min(event["dur"], least.get(node, float("inf")))
+    return _by_kind(least)
+
+
+def in_openvino(model: Path) -> dict[str, tuple[int, float]]:
+    """The same; kinds are those of OpenVINO's CPU plug-in, each with what it is computed in."""
+    images = _pictures(model)
+    settings = {"PERF_COUNT": "YES", "INFERENCE_NUM_THREADS": str(machine.usable_cores())}
+    compiled = openvino.Core().compile_model(str(model), "CPU", settings)
+    precisions = {
+        node.get_friendly_name(): node.get_rt_info()["runtimePrecision"].astype(str)
+        for node in compiled.get_runtime_model().get_ordered_ops()
+    }
+    request = compiled.create_infer_request()
+    least: Times = {}
+    for _ in range(RUNS):
+        request.infer({INPUT: images})
+        for info in request.get_profiling_info():
+            if info.status == openvino.ProfilingInfo.Status.EXECUTED:
+                kind = f"{info.node_type} {precisions.get(info.node_name, '')}".strip()
+                node = (kind, info.node_name)
+                microseconds = info.real_time.total_seconds() * 1e6
+                least[node] = min(microseconds, least.get(node, float("inf")))
+    return _by_kind(least)
+
+
+PROFILES = {"cpu": in_onnxruntime, "openvino": in_openvino}
+
+
+def _pictures(model: Path) -> NDArray[np.uint8]:
+    size = signature.read(model).size
+    return np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8)
+
+
+def _by_kind(least: Times) -> dict[str, tuple[int, float]]:
     found: dict[str, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
     for (kind, _), microseconds in least.items():
         count, milliseconds = found[kind]

@@ -1,4 +1,4 @@
-"""petseg-batch with a log of what it holds, for memory.py: IMAGES MASKS LOG [--real].
+"""petseg-batch with a log of what it holds, for memory.py: IMAGES MASKS LOG [--real] [--dry-run].
 
 Its counts go to stdout as JSON.
 """
@@ -18,18 +18,18 @@ import processes
 from null_session import NullSession
 
 from petseg import runtime
-from petseg.batch import run_batch
-from petseg.batch_config import BatchConfig
+from petseg.batch.run import run_batch
 from petseg.engines.outcome import Outcome
+from petseg.planning.config import BatchConfig
 
 
 class Done:
-    """Counts masks; see `petseg.batch.Progress`."""
+    """Counts masks; see `petseg.batch.run.Progress`."""
 
     masks = 0
 
-    def begin(self, total: int, provider: str) -> None:
-        del total, provider
+    def begin(self, todo: int, provider: str, skipped: int, failed: int) -> None:
+        del todo, provider, skipped, failed
 
     def count(self, outcome: Outcome) -> None:
         self.masks += outcome.status == "done"
@@ -70,7 +70,8 @@ def main() -> None:
         thread = threading.Thread(target=watch)
         thread.start()
         try:
-            config = BatchConfig(images=images, masks=Path(masks), provider="cpu")
+            dry = "--dry-run" in sys.argv
+            config = BatchConfig(images=images, masks=Path(masks), provider="cpu", dry_run=dry)
             report = run_batch(config, say, done)
         finally:
             over.set()

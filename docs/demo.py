@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 import petseg
-from petseg import imageio, sources, steps
+from petseg import steps
 from petseg.errors import ImageError
 from petseg.formats.catalog import PICTURES
+from petseg.photos import imageio, sources
 
 DEMO = Path("demo")
 # EXIF orientations (tag 0x0112), each with the turn that undoes it.
@@ -54,7 +55,8 @@ def main(images: str | None, model: str | None) -> None:
     if code in (0, 3):  # all done, or all but some
         picture = look(images, folder, DEMO / f"look{ending}.png")
         click.echo(f"\nLook at {picture}: photos beside their masks, which lie in {folder}")
-    sys.exit(code)
+    # Photos that failed are the user's, and were told of: the demo itself went well.
+    sys.exit(0 if code == 3 else code)
 
 
 def draw(folder: Path) -> Path:
@@ -91,10 +93,15 @@ def draw(folder: Path) -> Path:
 
 def cat_photo() -> Image.Image:
     """Chelsea, by Stefan van der Walt, CC0: the photo that scikit-image's wheel carries."""
+    return wheel_photo("chelsea.png")
+
+
+def wheel_photo(name: str) -> Image.Image:
+    """One of the pictures in scikit-image's wheel, RGB."""
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
-        raise SystemExit("the demo's photo is in scikit-image: make setup-demo, or pip install it")
-    with Image.open(Path(spec.origin).with_name("data") / "chelsea.png") as image:
+        raise SystemExit("this photo is in scikit-image: make setup-demo, or pip install it")
+    with Image.open(Path(spec.origin).with_name("data") / name) as image:
         return image.convert("RGB")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,15 @@ class SegmentClass:
             raise ValueError(f"class {self.name}: value {self.value} is outside 0..255")
         if len(self.color) != 3 or not all(map(_is_byte, self.color)):
             raise ValueError(f"class {self.name}: color {self.color} is not three of 0..255")
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> SegmentClass:
+        """The inverse of `dataclasses.asdict`.
+
+        Raises:
+            TypeError, KeyError, ValueError: these are no class' values.
+        """
+        return cls(**{**values, "color": tuple(values["color"])})
 
 
 def _is_byte(value: object) -> bool:

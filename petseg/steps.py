@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,15 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg import imageio, masks, measures, png, records, transforms
+from petseg import segmentation
 from petseg.classes import SegmentClass, values_to_ids
 from petseg.errors import ImageError, PetsegError
-from petseg.files import open_regular
-from petseg.formats import index
 from petseg.formats.catalog import INDEX, PICTURES, Picture
-from petseg.formats.segmented import Segmented
-from petseg.record import ImageIdentity, Maker, Record
-from petseg.records import MaskState
+from petseg.masks import reading, records
+from petseg.masks.record import ImageIdentity, Maker, Record
+from petseg.masks.records import MaskState
+from petseg.masks.segmented import Segmented
+from petseg.photos import imageio, transforms
+from petseg.system.files import open_regular
 
 if TYPE_CHECKING:
     # Workers read and write; they have no use for onnxruntime.
@@ -57,6 +59,11 @@ class Job:
     max_pixels: int
     replace_any: bool
 
+    @property
+    def side(self) -> int | None:
+        """Of masks of the network's size, pixels; None where they are of the photo's."""
+        return None if self.maker.size == "source" else self.model_size
+
 
 class Photo(NamedTuple):
     """What `write` has to know of a photo whose pixels are gone.
@@ -65,6 +72,7 @@ class Photo(NamedTuple):
         path: where it lies.
         height, width: upright, pixels.
         size, mtime_ns, sha256: of the file, as in `record.ImageIdentity`.
+        padded: see `record.Record`; known once it has been through the network.
     """
 
     path: str
@@ -73,6 +81,7 @@ class Photo(NamedTuple):
     size: int
     mtime_ns: int
     sha256: str
+    padded: int | None = None
 
     @property
     def identity(self) -> ImageIdentity:
@@ -115,20 +124,21 @@ def identify(path: str, max_pixels: int) -> tuple[ImageIdentity, bytes]:
     return ImageIdentity(name, size, was, hashlib.sha256(data).hexdigest()), data
 
 
-def read(path: str, job: Job, pixels: NDArray[np.uint8]) -> Photo:
+def read(path: str, pixels: NDArray[np.uint8], max_pixels: int) -> Photo:
     """Decode a photo and put what the network sees of it into `pixels`.
 
     Args:
         path: the photo.
-        job: the run.
         pixels: uint8 (S, S, 3), filled with RGB.
+        max_pixels: larger images are refused.
 
     Raises:
         ImageError: the photo cannot be read.
     """
-    identity, data = identify(path, job.max_pixels)
-    image, (height, width) = imageio.decode_reduced(data, job.model_size, job.max_pixels)
-    pixels[:] = transforms.to_model(image, job.model_size)
+    side = len(pixels)
+    identity, data = identify(path, max_pixels)
+    image, (height, width) = imageio.decode_reduced(data, side, max_pixels)
+    pixels[:] = transforms.to_model(image, side)
     return Photo(path, height, width, identity.size, identity.mtime_ns, identity.sha256)
 
 
@@ -151,33 +161,19 @@ def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -
 
     Raises:
         MaskKeptError: a mask that is not to be replaced lies there.
-        ImageError: a format wants the photo again, which is another now, or cannot be drawn.
+        ImageError: the scores are no probabilities; or a format wants the photo again, which is
+            another now, or cannot be drawn.
         OSError: the file system refuses.
     """
     target = job.masks / name
     before = _check_place(target, job)
-    if job.maker.size == "source":
-        ids = transforms.to_source(probabilities, photo.height, photo.width)
-    else:
-        ids = transforms.to_source(probabilities, job.model_size, job.model_size)
-    segmented = Segmented(ids, job.classes, _pixels(photo, job, job.formats), probabilities)
-    # As `index.encode` does, but the values are looked up once: the record holds their hash.
-    values = index.to_values(ids, job.classes)
-    packed = png.encode(values)
-    confidence, uncertain = measures.certainty(probabilities)
-    record = Record(
-        image=photo.identity,
-        maker=job.maker,
-        height=photo.height,
-        width=photo.width,
-        provider=job.provider,
-        precision=job.precision,
-        class_pixels=measures.class_pixels(ids, job.classes),
-        box=measures.bounding_box(ids, job.classes, photo.height, photo.width),
-        confidence=confidence,
-        uncertain=uncertain,
-        pixels_sha256=records.hash_pixels(values),
-        data_crc32=records.data_crc32(packed),
+    found = segmentation.segment(probabilities, photo.height, photo.width, job.classes, job.side)
+    photographed = None
+    if _on_photo(job.formats):
+        photographed = read_again(photo, job.side, job.max_pixels)
+    segmented = Segmented(found.ids, job.classes, photographed, probabilities)
+    packed, record = found.pack(
+        photo.identity, job.maker, job.provider, job.precision, photo.padded
     )
     for picture in PICTURES.values():
         beside = extra_path(job.masks, picture, name)
@@ -186,7 +182,7 @@ def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -
         elif record != before:
             # One of an earlier mask would pass for this one's.
             beside.unlink(missing_ok=True)
-    _put(target, records.embed(packed, record), job.temporary)
+    _put(target, packed, job.temporary)
     return record
 
 
@@ -210,12 +206,12 @@ def derive(name: str, path: str, formats: tuple[str, ...], job: Job) -> None:
     except OSError as error:
         raise ImageError(f"its mask cannot be read: {error.strerror}") from error
     try:
-        ids = masks.decode(data, values_to_ids(job.classes), target, job.max_pixels)
+        ids = reading.decode(data, values_to_ids(job.classes), target, job.max_pixels)
     except ImageError as error:
         raise MaskKeptError(str(error)) from error
     pixels = None
-    if any(PICTURES[chosen].needs_photo for chosen in formats):
-        pixels = _decode(identify(path, job.max_pixels)[1], job)
+    if _on_photo(formats):
+        pixels = _decode(identify(path, job.max_pixels)[1], job.side, job.max_pixels)
         if pixels.shape[:2] != ids.shape:
             raise ImageError(
                 f"its mask {target} is {ids.shape[1]}x{ids.shape[0]} pixels, the photo "
@@ -227,26 +223,40 @@ def derive(name: str, path: str, formats: tuple[str, ...], job: Job) -> None:
         _put(beside, PICTURES[chosen].encode(segmented), job.temporary)
 
 
-def _pixels(photo: Photo, job: Job, formats: tuple[str, ...]) -> NDArray[np.uint8] | None:
-    """The photo's pixels once more, where a format is drawn on them.
+def read_again(photo: Photo, side: int | None, max_pixels: int) -> NDArray[np.uint8]:
+    """A photo's pixels once more, to draw on.
 
     They are decoded a second time, because keeping them while the network works would take memory
     that depends on the photos.
+
+    Args:
+        photo: from `read`.
+        side: of its mask where that is of the network's size, pixels; None for the photo's own.
+        max_pixels: larger images are refused.
+
+    Returns:
+        RGB uint8 (H, W, 3), of the mask's size.
+
+    Raises:
+        ImageError: the photo cannot be read, or is another now.
     """
-    if not any(PICTURES[chosen].needs_photo for chosen in formats):
-        return None
-    identity, data = identify(photo.path, job.max_pixels)
+    identity, data = identify(photo.path, max_pixels)
     if identity.sha256 != photo.sha256:
-        raise ImageError("the file changed while its mask was made")
-    return _decode(data, job)
+        raise ImageError("the file changed since its mask was made")
+    return _decode(data, side, max_pixels)
 
 
-def _decode(data: bytes, job: Job) -> NDArray[np.uint8]:
+def _decode(data: bytes, side: int | None, max_pixels: int) -> NDArray[np.uint8]:
     """A photo at its mask's size, RGB uint8 (H, W, 3)."""
-    if job.maker.size == "source":
-        return imageio.decode(data, job.max_pixels)
-    image, _ = imageio.decode_reduced(data, job.model_size, job.max_pixels)
-    return transforms.to_model(image, job.model_size)
+    if side is None:
+        return imageio.decode(data, max_pixels)
+    image, _ = imageio.decode_reduced(data, side, max_pixels)
+    return transforms.to_model(image, side)
+
+
+def _on_photo(formats: tuple[str, ...]) -> bool:
+    """Whether one of them is drawn on the photo."""
+    return any(PICTURES[chosen].needs_photo for chosen in formats)
 
 
 def mask_name(name: str, names: str) -> str:
@@ -258,7 +268,7 @@ def mask_name(name: str, names: str) -> str:
 
 def extra_path(folder: Path, picture: Picture, name: str) -> Path:
     """Where a picture of the mask `name` lies: `masks/petseg/color/a/x.png`."""
-    beside = folder / masks.RESERVED / picture.name
+    beside = folder / reading.RESERVED / picture.name
     return beside / (name.removesuffix(INDEX.suffix) + picture.suffix)
 
 
@@ -275,6 +285,7 @@ def _check_place(target: Path, job: Job) -> Record | None:
 
 def _put(target: Path, data: bytes, temporary: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = temporary / f"{os.getpid()}.part"
+    # Several machines may write here, whose process numbers meet.
+    part = temporary / f"{secrets.token_hex(8)}.part"
     part.write_bytes(data)
     part.replace(target)

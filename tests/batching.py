@@ -20,13 +20,16 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
-from petseg import steps, transforms
-from petseg.batch import run_batch
-from petseg.batch_config import BatchConfig
+from petseg import steps
+from petseg.batch.report import Report
+from petseg.batch.run import run_batch
 from petseg.classes import PET_CLASSES
 from petseg.cli.batch import main
-from petseg.record import Maker
-from petseg.report import Report
+from petseg.masks.png import CHUNK_END, CHUNK_HEAD, HEADER_BYTES
+from petseg.masks.record import Maker
+from petseg.masks.records import MaskState, embed, inspect
+from petseg.photos import transforms
+from petseg.planning.config import BatchConfig
 from petseg.steps import Job
 
 Pixels = NDArray[np.uint8]
@@ -186,12 +189,25 @@ def make_job(masks: Path, **changes: Any) -> Job:
 
 def write_mask(path: Path, name: str, job: Job, seed: int = 1) -> None:
     """Make the mask `name` of the photo at `path`, without a network."""
-    photo = steps.read(str(path), job, np.empty((16, 16, 3), np.uint8))
+    photo = steps.read(str(path), np.empty((16, 16, 3), np.uint8), job.max_pixels)
     probabilities = np.random.default_rng(seed).integers(0, 256, (3, 16, 16), dtype=np.uint8)
-    steps.write(name, photo, probabilities, job)
+    # A pixel without any is none that a network can have meant.
+    steps.write(name, photo, np.maximum(probabilities, 1), job)
 
 
-def batch(images: Path | str, masks: Path, model: Path, **options: Any) -> Report:
+def change_record(path: Path, **changes: Any) -> None:
+    """Change what stands in a mask's record, and nothing else."""
+    data = path.read_bytes()
+    state, record = inspect(path)
+    assert state is MaskState.OURS
+    assert record is not None
+    length, _ = CHUNK_HEAD.unpack_from(data, HEADER_BYTES)
+    behind = HEADER_BYTES + CHUNK_HEAD.size + length + CHUNK_END.size
+    bare = data[:HEADER_BYTES] + data[behind:]
+    path.write_bytes(embed(bare, dataclasses.replace(record, **changes)))
+
+
+def batch(images: Path | str, masks: Path | str, model: Path, **options: Any) -> Report:
     """`run_batch`, without a word."""
     config = BatchConfig(
         images=str(images),

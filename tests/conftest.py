@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import multiprocessing.util
+import os
 import shutil
+import signal
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
-# A machine that is busy with other things is no failure.
-settings.register_profile("petseg", deadline=None)
+# A machine that is busy with other things is no failure.  The same examples each time, so that a
+# change is judged by what it changes; --hypothesis-profile=searching draws new ones.
+settings.register_profile("petseg", deadline=None, derandomize=True)
+settings.register_profile("searching", deadline=None, max_examples=1000)
 settings.load_profile("petseg")
+
+# Options that somebody has set for the commands are not the tests'.
+for _name in [name for name in os.environ if name.startswith("PETSEG_")]:
+    del os.environ[_name]
+
+# The sockets of worker processes lie there, and the folders some tests set have names too long.
+multiprocessing.util.get_temp_dir()
+
+# What a shell starts in the background is deaf to Ctrl-C, and so would be what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SIZE = 64
 FILTERS = (4, 4, 8, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def _commands_leave_the_process() -> Iterator[None]:
+    """A command that runs in this process, and leaves a thread in a library, must not end it.
+
+    By a patch of its own, which no test undoes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("petseg.cli.common.leave", sys.exit)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +52,7 @@ def tiny_keras(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import keras
     import numpy as np
 
-    from petseg import model, weights
+    from petseg.network import model, weights
     from petseg_export.parity import draw_images
 
     network = model.build_segmenter(model.Architecture(SIZE, filters=FILTERS))
@@ -97,3 +125,37 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         (root / "annotations" / listed).write_text("\n".join(lines) + "\n")
     return root
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Opens Chromium, with or without JavaScript."""
+    from browsing import programs
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    program, driver = programs()
+    drivers: dict[bool, Any] = {}
+
+    def opened(path: Path, javascript: bool = True) -> Any:
+        if javascript not in drivers:
+            options = webdriver.ChromeOptions()
+            options.binary_location = program
+            for switch in (
+                *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
+                *("disable-background-networking", "disable-component-update", "disable-sync"),
+                *("disable-dev-shm-usage", "window-size=1200,900"),
+                f"user-data-dir={tmp_path_factory.mktemp('browser')}",
+            ):
+                options.add_argument(f"--{switch}")
+            allowed = 1 if javascript else 2
+            options.add_experimental_option(
+                "prefs", {"profile.default_content_setting_values.javascript": allowed}
+            )
+            drivers[javascript] = webdriver.Chrome(options=options, service=Service(driver))
+        drivers[javascript].get(path.as_uri())
+        return drivers[javascript]
+
+    yield opened
+    for found in drivers.values():
+        found.quit()

@@ -26,7 +26,7 @@ from faults import (
 )
 from PIL import Image
 
-from petseg import png
+from petseg.masks import png
 
 DATA = Path(__file__).parent / "data"
 HEIGHT, WIDTH = PIXELS.shape[:2]
@@ -48,14 +48,17 @@ def metadata() -> Iterator[Fault]:
         7: PIXELS[::-1, ::-1].swapaxes(0, 1),
         8: np.rot90(PIXELS),
     }
-    for kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF"):
+    for kind in _there("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"):
         name, options = f"x.{SUFFIXES[kind]}", LOSSLESS.get(kind, {})
         for orientation, upright in turned.items():
             exif = Image.Exif()
             exif[0x0112] = orientation
             data = encode(PHOTO, kind, exif=exif.tobytes(), **options)
-            # Of what JPEG and AVIF make of it: the camera's pixels, turned.
-            lossy = kind in ("JPEG", "AVIF")
+            # Of what these make of it: the camera's pixels, turned.
+            lossy = kind in ("JPEG", "AVIF", "HEIF")
+            if kind == "HEIF":  # which turns by properties of its own, where others have EXIF's
+                turns = b"irot" in data, b"imir" in data
+                assert turns == (orientation in (3, 5, 6, 7, 8), orientation in (2, 4, 5, 7))
             pixels = _turned(seen(blob(kind)), orientation) if lossy else upright
             yield done(f"EXIF orientation {orientation}", name, data, np.ascontiguousarray(pixels))
         exif = Image.Exif()
@@ -76,6 +79,11 @@ def metadata() -> Iterator[Fault]:
     for keyword, words in ((b"zTXt", "too large"), (b"iCCP", "too large")):
         data = with_chunk(keyword, b"x\x00\x00" + bomb)
         yield failed(f"{keyword.decode()} chunk that unpacks to 50 MB", "x.png", data, words)
+
+
+def _there(*kinds: str) -> list[str]:
+    """Those of these formats that Pillow can write here."""
+    return [kind for kind in kinds if kind in SUFFIXES]
 
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
@@ -132,8 +140,15 @@ def sizes() -> Iterator[Fault]:
     yield failed(huge, "x.ppm", b"P6\n99999 99999\n255\nxxx", OVER)
     wide = struct.pack(">II", 9000, 9000)
     yield failed(huge, "x.avif", avif[:ispe] + wide + avif[ispe + 8 :], OVER)
+    if "HEIF" in SUFFIXES:
+        heif = blob("HEIF")
+        ispe = heif.index(b"ispe") + 8
+        # What is shown of it is another property's: its size is only found out when it is decoded.
+        yield failed(huge, "x.heic", heif[:ispe] + wide + heif[ispe + 8 :], DAMAGED)
+        beyond = heif[:ispe] + b"\x7f\xff\xff\xff" * 2 + heif[ispe + 8 :]
+        yield failed("size beyond any limit", "x.heic", beyond, "Security limit exceeded")
     bomb = Image.new("L", (1200, 1200))
-    for kind in ("PNG", "GIF", "WEBP", "TIFF", "AVIF", "JPEG"):
+    for kind in _there("PNG", "GIF", "WEBP", "TIFF", "AVIF", "JPEG", "HEIF"):
         options = {"compression": "tiff_deflate"} if kind == "TIFF" else {}
         data = encode(bomb, kind, **options)
         yield failed("decompression bomb", f"x.{SUFFIXES[kind]}", data, OVER)

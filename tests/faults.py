@@ -179,6 +179,7 @@ def no_images() -> Iterator[Fault]:
             yield failed(f"{fault} under an image's name", f"x.{suffix}", data, UNKNOWN)
     yield ignored("notes", "notes.txt", b"hello")
     yield ignored("an empty file without an ending", "x", b"")
+    yield ignored("what macOS keeps of a folder", ".DS_Store", b"\0\0\0\1Bud1")
     yield ignored("a thumbnail database", "Thumbs.db", b"\xd0\xcf\x11\xe0" + bytes(600))
     yield ignored("a film", "x.mp4", b"\x00\x00\x00\x20ftypisom" + bytes(600))
     yield ignored("an archive", "x.zip", archive.getvalue())

@@ -41,11 +41,48 @@ class Scene:
         return process.returncode, json.loads(out)["counts"]
 
 
+class Gate:
+    """Lets the network of a run have so many photos and no more, until it is told otherwise.
+
+    How far a run has come when something happens to it then does not depend on the machine's speed,
+    nor on when this process comes to look.
+
+    Attributes:
+        before: for `Scene.start`.
+    """
+
+    def __init__(self, file: Path, photos: int) -> None:
+        self._file = file
+        self.before = _HELD.format(file=str(file))
+        self.open(photos)
+
+    def open(self, photos: int = 1 << 30) -> None:
+        """Let it have so many in all."""
+        new = self._file.with_name(f"{self._file.name}-new")
+        new.write_text(str(photos))
+        new.replace(self._file)
+
+
+# The command's own session, which waits before it begins with a batch.
+_HELD = """
+import pathlib, time
+from petseg.runtime import onnx
+def held(stream, images, run=onnx.OrtStream.run, begun=[0]):
+    begun[0] += len(images)
+    while begun[0] > int(pathlib.Path({file!r}).read_text()):
+        time.sleep(0.002)
+    return run(stream, images)
+onnx.OrtStream.run = held
+"""
+
+
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Wait until a condition holds; the process must not end before."""
     patience = time.monotonic() + PATIENCE_SECONDS
     while not condition():
-        assert process.poll() is None, process.communicate()
+        if process.poll() is not None:
+            assert condition(), process.communicate()
+            return
         assert time.monotonic() < patience
         time.sleep(0.002)
 
@@ -55,7 +92,9 @@ def finished(masks: Path) -> int:
 
 
 def temporary(masks: Path) -> list[str]:
-    return sorted(path.name for path in (masks / "petseg").glob("*") if "tmp-" in path.name)
+    """What half-written files lie in, and those that lie elsewhere in `masks/`."""
+    found = (path.name for path in masks.rglob("*"))
+    return sorted(name for name in found if name.startswith(("tmp-", ".partial-")))
 
 
 def workers(parent: int) -> list[int]:

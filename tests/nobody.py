@@ -22,7 +22,7 @@ def python_for_all(options: dict[str, Any]) -> str:
     """A Python of this version that another user may run; this one may lie in somebody's home."""
     for python in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
         with contextlib.suppress(OSError):
-            probe = [python, "-c", "import petseg.batch"]
+            probe = [python, "-c", "import petseg.batch.run"]
             if subprocess.run(probe, check=False, capture_output=True, **options).returncode == 0:
                 return python
     pytest.skip("another user may run no Python that has petseg's packages")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petseg.augmentation import Augmentation, augment
 from petseg.classes import IGNORED
+from petseg.data.augmentation import Augmentation, augment
 
 GEOMETRY_ONLY = Augmentation(
     zoom=1.6, shrink=1.3, stretch=1.2, rotation=20, brightness=0, contrast=0, saturation=0

@@ -13,8 +13,8 @@ from nobody import as_nobody, give
 from onnx import TensorProto, helper
 from PIL import Image
 
-from petseg import signature
-from petseg.text import printable
+from petseg.modelfile import signature
+from petseg.system.text import printable
 
 GOOD = {"good/first.png": picture(101), "good/second.png": picture(102, 70, 50)}
 
@@ -62,15 +62,15 @@ def test_no_images(content: dict[str, bytes], tiny_model: Path, tmp_path: Path) 
         (folder / name).write_bytes(data)
     message = refused(tmp_path, folder, tmp_path / "masks", "--model", tiny_model)
     assert "no images found" in message
-    if content:
-        assert "among 1 files" in message
+    assert (f"among 1 files in {folder}: notes.txt" if content else f"{folder} is empty") in message
 
 
 @pytest.mark.parametrize("where", ["images", "images/masks", "images/new/masks", "link/masks"])
 def test_masks_inside_images(where: str, tiny_model: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(images)
     message = refused(tmp_path, images, tmp_path / where, "--model", tiny_model)
-    assert f"{tmp_path / where} lies inside {images}" in message
+    told = "is the folder of the photos" if where == "images" else f"lies in {images}"
+    assert f"{tmp_path / where} {told}: masks would be taken for photos" in message
     assert "choose a folder outside" in message
 
 
@@ -86,7 +86,12 @@ def test_a_folder_that_would_meet_petsegs_own(
     (images / "petseg").mkdir()
     message = refused(tmp_path, images, tmp_path / "masks", "--model", tiny_model)
     assert str(images / "petseg") in message
-    assert "rename it" in message
+    assert "if these are masks that petseg made, name the folder of their photos" in message
+    assert message.endswith("else rename it")
+    # A pattern finds it by the names in it.
+    Image.fromarray(picture(1)).save(images / "petseg" / "x.png")
+    message = refused(tmp_path, f"{images}/**/*.png", tmp_path / "masks", "--model", tiny_model)
+    assert "if these are masks that petseg made, name the folder of their photos" in message
 
 
 @pytest.mark.parametrize("name", ["file/stats.json", "closed/stats.json"])
@@ -133,12 +138,16 @@ def test_masks_is_a_file(tiny_model: Path, images: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("one", "other", "advice"),
     [
-        ("x.jpg", "x.png", "--names full gives x.jpg.png"),
+        ("x.jpg", "x.png", "--names full, in a new folder, gives x.jpg.png"),
         ("x.jpg", "X.JPG", "rename them"),
         ("a/x.png", "A/x.png", "rename them"),
         ("caf\u00e9.jpg", "cafe\u0301.jpg", "rename them"),
-        ("STRASSE.jpg", "stra\u00dfe.png", "--names full gives x.jpg.png"),
-        ("x.png/inner.png", "x.jpg", "--names full gives x.jpg.png"),
+        (
+            "STRASSE.jpg",
+            "stra\u00dfe.png",
+            "--names full, in a new folder, gives x.jpg.png",
+        ),
+        ("x.png/inner.png", "x.jpg", "--names full, in a new folder, gives x.jpg.png"),
     ],
 )
 def test_name_collisions(

@@ -13,11 +13,14 @@ import pytest
 from batching import command, invoke, mask_bytes, picture, save_photos, tree
 from click.testing import CliRunner
 from PIL import Image
+from soak import colours
 
-from petseg import imageio, runtime
-from petseg.batch_config import DEFAULT_READ_TIMEOUT, packaged
+from petseg import runtime
 from petseg.cli import batch as cli
 from petseg.formats import catalog
+from petseg.modelfile import signature
+from petseg.photos import imageio
+from petseg.planning.config import DEFAULT_READ_TIMEOUT, packaged
 
 COUNT = 3
 
@@ -37,21 +40,40 @@ def test_the_options_it_knows_by_heart_are_the_real_ones() -> None:
 
 def test_it_says_what_it_does(images: Path, tiny_model: Path, tmp_path: Path) -> None:
     (images / "broken.jpg").write_text("hello")
+    (images / "notes\n.txt").write_text("hello")
     found = command(images, tmp_path / "masks", "--model", tiny_model)
     assert found.code == 3
     assert found.out == ""
     for words in (
         f"model: {tiny_model} (--model)",
-        "4 files: 4 to do, 0 skipped, 0 unreadable, 0 ignored",
+        "5 files: 4 to do, 0 skipped, 0 unreadable, 1 ignored\n",
+        "ignored, as they are no images: notes\\n.txt\n",
         "provider: ",
         "failed: broken.jpg: not an image in a format that can be read",
-        "4 files: 3 done, 0 skipped, 1 failed, 0 ignored, 0 left",
+        "5 files: 3 done, 0 skipped, 1 failed, 1 ignored, 0 left",
         "images/s on ",
         "held back by: ",
         f"1 failures: see {tmp_path / 'masks' / 'petseg' / 'failures.csv'}",
     ):
         assert words in found.err
     assert "Traceback" not in found.err
+
+
+def test_formats_of_masks_that_are_there_are_not_to_do(
+    images: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    options = (images, tmp_path / "masks", "--model", tiny_model)
+    assert invoke(*options, "--limit", "2").code == 0
+    found = invoke(*options, "--format", "color")
+    assert found.code == 0
+    assert (
+        "3 files: 1 to do, 0 skipped, 0 unreadable, 0 ignored; 2 masks are there, and other "
+        "formats are made of them\n"
+    ) in found.err
+    assert "3 files: 1 done, 2 skipped, 0 failed" in found.err
+    assert "formats made of 2 masks that were there already" in found.err
+    again = invoke(*options, "--format", "color")
+    assert "3 files: 0 to do, 3 skipped, 0 unreadable, 0 ignored\n" in again.err
 
 
 def test_json_is_all_of_stdout(images: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -70,8 +92,33 @@ def test_json_also_tells_why_nothing_was_done(
     found = invoke(images, images, "--model", tiny_model, "--json")
     assert found.code == 1
     assert found.stats["exit_code"] == 1
-    assert "lies inside" in found.stats["error"]
+    assert "is the folder of the photos" in found.stats["error"]
     assert found.stats["error"] in found.err
+
+
+def test_what_must_be_equal_stops_with_1_and_says_what_changed(
+    images: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    other = colours.write_model(tmp_path / "other.onnx")
+    assert invoke(images, masks, "--model", tiny_model).code == 0
+    before = tree(masks)
+    for arguments, words in (
+        (("--model", tiny_model, "--size", "model"), "size: source, now model"),
+        (("--model", other), f"model: {signature.read(tiny_model).graph_hash[:12]}, now "),
+    ):
+        found = invoke(images, masks, *arguments, "--json")
+        assert found.code == found.stats["exit_code"] == 1
+        assert words in found.stats["error"]
+        assert f"{COUNT} masks in {masks} were made by another model" in found.stats["error"]
+        assert "--redo makes petseg's own masks again" in found.stats["error"]
+        assert tree(masks) == before
+    # A person's is taken by --overwrite alone; redone are petseg's.
+    Image.new("L", (128, 96), 2).save(masks / "001.png")
+    found = invoke(images, masks, "--model", other, "--redo", "--json")
+    assert (found.code, found.counts["done"], found.counts["kept"]) == (0, COUNT - 1, 1)
+    found = invoke(images, masks, "--model", other, "--overwrite", "--json")
+    assert (found.code, found.counts["done"], found.counts["kept"]) == (0, COUNT, 0)
 
 
 def test_all_formats_at_once(images: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -179,7 +226,7 @@ def test_the_model_that_is_taken(
     assert found.code == 0, found.err
     assert "model: model.onnx (in this folder)" in found.err
     (here / "model.onnx").unlink()
-    monkeypatch.setattr("petseg.batch_config.files", lambda package: tmp_path / package)
+    monkeypatch.setattr("petseg.planning.config.files", lambda package: tmp_path / package)
     found = invoke(images, tmp_path / "masks")
     assert found.code == 1
     assert "no model: name one with --model, or make ./model.onnx with petseg-export" in found.err
@@ -245,7 +292,7 @@ def test_an_unexpected_error_keeps_its_traceback(
     def surprise(*arguments: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("petseg.batch.make_plan", surprise)
+    monkeypatch.setattr("petseg.batch.run.make_plan", surprise)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         invoke(images, tmp_path / "masks", "--model", tiny_model)
 

@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from petseg.augmentation import Augmentation
-from petseg.batches import TrainingBatches
 from petseg.classes import PET_CLASSES
-from petseg.model import BREED, HEAD, preprocess
-from petseg.pixels import Prepared, prepare
+from petseg.data.augmentation import Augmentation
+from petseg.data.batches import TrainingBatches
+from petseg.data.pixels import Prepared, prepare
+from petseg.network.model import BREED, HEAD, preprocess
 
 
 @pytest.fixture(scope="module")
 def samples(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     names = [f"pet_{index}" for index in range(22)]
-    return prepare(pets, names, PET_CLASSES, 64, tmp_path_factory.mktemp("pixels"), "train")
+    return prepare(pets, {"train": names}, PET_CLASSES, 64, tmp_path_factory.mktemp("pixels"))[
+        "train"
+    ]
 
 
 def test_an_epoch_shows_every_sample_at_most_once(samples: Prepared) -> None:

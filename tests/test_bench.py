@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
-from petseg.machine import cpu_flags
+from petseg.system.machine import cpu_flags
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ONNXRUNTIME = ("plain-onnxruntime", "petseg-batch", "bare-onnxruntime")
@@ -132,23 +133,31 @@ def test_onnxruntime_contestants(tiny_model: Path, tmp_path: Path) -> None:
             assert values["share_of_ceiling"] == pytest.approx(expected)
     assert bare["ceiling"] is None
     assert "| petseg-batch |" in done.stderr
-    assert "round 2 of 2: bare-onnxruntime: " in done.stderr
+    lines = [line.split(": ") for line in done.stderr.splitlines() if line.startswith("round ")]
+    first, *others = ONNXRUNTIME
+    # Each round begins with another one.
+    assert [(said, name) for said, name, *_ in lines] == [
+        *(("round 1 of 2", name) for name in ONNXRUNTIME),
+        *(("round 2 of 2", name) for name in (*others, first)),
+    ]
 
 
 def test_all_contestants(tiny_model: Path, tmp_path: Path) -> None:
-    # Elsewhere OpenVINO would refuse.
+    # Elsewhere OpenVINO's are skipped.
     others = OTHERS if {"avx512_bf16", "amx_bf16"} & cpu_flags() else {}
+    # The rest of onnxruntime's take part in the test above.
+    competing = {*KERAS, "petseg-batch", *others}
     photos = tmp_path / "own"
     photos.mkdir()
     for number, size in enumerate(((300, 200), (120, 160))):
         _photo(size, number).save(photos / f"{number}.{'jpg' if number else 'png'}")
     done = _bench(
         *("--model", tiny_model, "--images", photos, "--repeats", "1", "--json"),
-        *("--keep", tmp_path / "kept", *_only(*KERAS, *ONNXRUNTIME, *others)),
+        *("--keep", tmp_path / "kept", *_only(*competing)),
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert set(found["contestants"]) == {*KERAS, *ONNXRUNTIME, *others}
+    assert set(found["contestants"]) == competing
     assert found["photos"] == {"count": 2, "from": str(photos)}
     for name, values in found["contestants"].items():
         _check_done(values, name, repeats=1, count=2)
@@ -187,6 +196,91 @@ def test_without_an_int8_file_its_contestants_are_skipped_aloud(tiny_model: Path
     values = json.loads(done.stdout)["contestants"]["petseg-batch-int8"]
     assert values["status"] == "skipped"
     assert "no int8 file: name one with --int8-model" in values["reason"]
+
+
+def _contestant(
+    name: str, monkeypatch: pytest.MonkeyPatch, model: Path, provider: str, precision: str
+) -> ModuleType:
+    """A contestant's module, in a process whose arguments are a task's."""
+    arguments = [name, "photos", "masks", str(model)]
+    options = ["--provider", provider, "--precision", precision]
+    monkeypatch.setattr(sys, "argv", [*arguments, *options])
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "contestants"))
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", ["bare_openvino", "openvino_queue", "petseg_batch"])
+def test_without_bfloat16_openvinos_contestants_are_skipped_aloud(
+    name: str,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = _contestant(name, monkeypatch, tiny_model, "openvino", "bfloat16")
+    shared = importlib.import_module("contestant")
+    monkeypatch.setattr(shared, "has_bfloat16", lambda core: False)
+    if name == "petseg_batch":
+        module.main()
+    else:
+        shared.compete(module.load)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {"skipped": "this processor has no bfloat16 arithmetic"}
+
+
+@pytest.mark.parametrize(
+    ("precision", "bfloat16", "computed"),
+    [("float32", True, "f32"), ("int8", False, "f32"), ("bfloat16", True, "bf16")],
+)
+def test_openvino_is_told_what_to_compute_in(
+    precision: str,
+    bfloat16: bool,
+    computed: str,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import openvino
+
+    _contestant("bare_openvino", monkeypatch, tiny_model, "openvino", precision)
+    shared = importlib.import_module("contestant")
+    monkeypatch.setattr(shared, "has_bfloat16", lambda core: bfloat16)
+    compiled, named = shared.openvino_model(shared.arguments())
+    assert named == precision
+    if computed == "f32" or "BF16" in openvino.Core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    ):
+        kind = openvino.Type.f32 if computed == "f32" else openvino.Type.bf16
+        assert compiled.get_property("INFERENCE_PRECISION_HINT") == kind
+
+
+def test_cuda_computes_a_file_in_what_it_is_stored_in(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = _contestant("petseg_batch", monkeypatch, tiny_model, "cuda", "float32")
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(SystemExit):
+        module.main()
+    (command,) = commands
+    for option, value in (("--provider", "cuda"), ("--precision", "auto")):
+        assert command[command.index(option) + 1] == value
+
+
+def test_contestants_that_all_stay_out_are_named(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = _module("bench", monkeypatch)
+    # As if there were a GPU.
+    monkeypatch.setattr(bench.cuda, "problem", lambda: None)
+    names = ("openvino-bfloat16", "petseg-batch-int8")
+    found = CliRunner().invoke(bench.main, ["--model", str(tiny_model), *_only(*names)])
+    assert found.exit_code == 1
+    words = "error: no contestant is left: openvino-bfloat16, petseg-batch-int8 stay out on cuda; "
+    assert words in found.stderr
 
 
 def test_a_contestant_that_fails_is_shown_and_the_others_go_on(
@@ -235,6 +329,10 @@ def test_a_bench_that_is_ended_leaves_no_process_behind(tiny_model: Path, tmp_pa
         assert len(_mentioning(kept)) == 2  # the bench, and the article's way
         bench.send_signal(signal.SIGTERM)
         assert bench.wait(60) == 143
+    # What it has killed may take a moment to be gone.
+    deadline = time.monotonic() + 30
+    while _mentioning(kept) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not _mentioning(kept)
 
 
@@ -348,6 +446,60 @@ def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> Non
     assert results.ratio(contestant(12, 6, 1), contestant(4, 1, 1)) == 3
     assert results.ratio(contestant(12, 6), None) is None
     assert results.ratio(contestant(), contestant(1)) is None
+
+
+def test_each_is_set_against_the_best_petseg_batch_of_its_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    results = _module("results", monkeypatch)
+
+    def contestant(name: str, precision: str, *rates: float) -> Any:
+        figures = {"start_up_seconds": 1.0, "warm_up_seconds": 1.0, "peak_memory_bytes": None}
+        about = {"provider": "cpu", "precision": precision, **figures}
+        runs = [{"images_per_second": rate, **about} for rate in rates]
+        return results.Result(name, None, runs, equal_pixels=1.0)
+
+    competing = [
+        contestant("article", "float32", 6, 6),
+        contestant("petseg-batch", "float32", 4, 4),
+        contestant("petseg-batch-openvino", "float32", 5, 5),
+        contestant("petseg-batch-int8", "int8", 20, 10),
+        contestant("openvino-int8", "int8", 10, 10),
+        contestant("keras-bfloat16", "bfloat16", 9, 9),
+        results.Result("petseg-batch-bfloat16", None, failed="out of memory"),
+    ]
+    found = results.as_dict(competing, "article")
+    against = {name: row.get("against_ours") for name, row in found.items()}
+    assert against == {
+        "article": 1.2,
+        "petseg-batch": 0.8,
+        "petseg-batch-openvino": 1.0,
+        "petseg-batch-int8": 1.0,
+        # Round by round, a half and one.
+        "openvino-int8": 0.75,
+        "keras-bfloat16": None,
+        "petseg-batch-bfloat16": None,
+    }
+    head, _, *rows = results.table(found, "article", "petseg-batch").splitlines()
+    assert "| against the best petseg-batch of its precision |" in head
+    assert len({line.count("|") for line in (head, *rows)}) == 1
+    assert "| 1.00 | 1.20 |" in rows[0]
+
+
+def test_every_contestant_has_its_script_and_a_ceiling_of_its_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    contestants = _module("lineup", monkeypatch).CONTESTANTS
+    for name, one in contestants.items():
+        assert (BENCHMARKS / "contestants" / f"{one.script}.py").exists(), name
+        if one.ceiling is not None:
+            ceiling = contestants[one.ceiling]
+            assert (ceiling.provider, ceiling.precision) == (one.provider, one.precision), name
+    ours = {(one.provider, one.precision) for name, one in contestants.items() if "petseg" in name}
+    assert ours == {
+        *((None, "float32"), ("cpu", "int8")),
+        *(("openvino", precision) for precision in ("float32", "bfloat16", "int8")),
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")

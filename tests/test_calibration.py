@@ -32,6 +32,20 @@ def test_photos_are_those_of_trainval_alone(pets: Path, tmp_path: Path) -> None:
         calibration.read_photos(root, 64)
 
 
+def test_a_list_may_hold_paths(pets: Path, tmp_path: Path) -> None:
+    root = tmp_path / "pets"
+    shutil.copytree(pets, root)
+    (root / "images" / "a b").mkdir()
+    names = []
+    for index in range(16):
+        name = f"a b/pet.{index}.jpeg"
+        (root / "images" / f"pet_{index}.jpg").rename(root / "images" / name)
+        names.append(name)
+    (root / "annotations" / "trainval.txt").write_text("\n".join([*names, "pet_20"]) + "\n")
+    photos = calibration.read_photos(root, 32)
+    assert photos.names == (*(f"images/{name}" for name in sorted(names)), "images/pet_20.jpg")
+
+
 def test_photos_of_a_plain_folder(pets: Path, tmp_path: Path) -> None:
     root = tmp_path / "photos"
     shutil.copytree(pets / "images", root / "below")

@@ -26,6 +26,11 @@ def texts(svg: Markup) -> list[str]:
 DRAWN = {
     "histogram": charts.histogram([1, 0, 7, 2], "confidence", "a <b> & 'c' \"d\""),
     "steps": charts.steps_over_time([1.0, 0.0, 3.5], 2.0, 0.5, "hours", "masks/s", "speed"),
+    "lines": charts.lines(
+        [1, 2, 3],
+        {"one": [0.5, 0.2, 0.1], "two": [0.6, 0.3, 0.3], "three": [3e-4, 0.2, 1.0]},
+        *("epoch", "curves"),
+    ),
 }
 
 
@@ -38,6 +43,7 @@ def test_a_chart_is_a_picture_with_a_name_and_no_colours_of_its_own(kind: str) -
         == {
             "histogram": "a <b> & 'c' \"d\"",
             "steps": "speed",
+            "lines": "curves",
         }[kind]
     )
     for color in re.findall(r"(?:fill|stroke): ([^;\"]+)", DRAWN[kind]):
@@ -53,6 +59,16 @@ def test_a_chart_is_a_picture_with_a_name_and_no_colours_of_its_own(kind: str) -
 def test_what_is_written_on_them() -> None:
     assert {"confidence, %", "masks", "0", "100"} <= set(texts(DRAWN["histogram"]))
     assert {"hours", "masks/s", "2.0", "3.4"} <= set(texts(DRAWN["steps"]))
+
+
+def test_lines_differ_in_colour_and_dashes() -> None:
+    # Each is drawn in the chart and in the legend.
+    found = re.findall(r"fill: none; (?:stroke-dasharray: ([^;]+);)?[^\"]*", DRAWN["lines"])
+    assert len(set(found)) == 3
+    for color in ("first", "second", "third"):
+        assert f"stroke: var(--{color})" in DRAWN["lines"]
+    assert {"one", "two", "three", "epoch", "1", "2", "3"} <= set(texts(DRAWN["lines"]))
+    assert "one" not in texts(charts.lines([1], {"one": [1e-4]}, "epoch", "rate"))
 
 
 def test_the_same_values_give_the_same_chart() -> None:

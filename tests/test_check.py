@@ -9,8 +9,10 @@ import pytest
 from batching import save_photos
 from numpy.typing import NDArray
 
-from petseg import check, runtime, signature
-from petseg.check import Agreement
+from petseg import runtime
+from petseg.batch import check
+from petseg.batch.check import Agreement
+from petseg.modelfile import signature
 
 Images = NDArray[np.uint8]
 

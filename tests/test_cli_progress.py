@@ -24,11 +24,18 @@ class Screen(io.StringIO):
 class Run:
     """A run whose clock the test turns."""
 
-    def __init__(self, total: int, terminal: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        todo: int,
+        terminal: bool = False,
+        quiet: bool = False,
+        skipped: int = 0,
+        failed: int = 0,
+    ) -> None:
         self.now = 1000.0
         self.screen = Screen(terminal)
         self.progress = BatchProgress(quiet, self.screen, lambda: self.now)
-        self.progress.begin(total, "cpu")
+        self.progress.begin(todo, "cpu", skipped, failed)
 
     def go(self, seconds: float, rate: float, failing: float = 0.0) -> None:
         """Settle `rate` images a second, of which a share fails, ticking five times a second."""
@@ -82,6 +89,25 @@ def test_failures_are_counted_and_named() -> None:
     run.go(31, rate=1, failing=0.1)
     assert sum(line.startswith("failed: x.jpg: ") for line in run.lines) == 3
     assert any(line.startswith("27 done, 3 failed of 100, 1.0 images/s") for line in run.lines)
+
+
+def test_what_was_there_is_no_mask_that_was_made() -> None:
+    """A format added to masks that are there, and masks that people drew while the run went on."""
+    run = Run(4)
+    for status in ("derived", "kept", "derived", "done"):
+        run.now += 1
+        run.progress.count(Outcome(Work("/x.jpg", "x.jpg", "x.png"), status))
+    assert run.progress.line() == (
+        "1 done, 3 skipped, 0 failed of 4, 1.0 images/s now, 1.0 overall, 00:00 left, cpu"
+    )
+
+
+def test_what_the_plan_settled_counts_but_for_the_rates() -> None:
+    run = Run(100, skipped=1000, failed=2)
+    run.go(10, rate=5)
+    assert run.progress.line() == (
+        "50 done, 1000 skipped, 2 failed of 1102, 5.0 images/s now, 5.0 overall, 00:10 left, cpu"
+    )
 
 
 def test_before_anything_is_settled() -> None:

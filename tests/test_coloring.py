@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from petseg.coloring import blur, change_chroma, change_tone, sharpen
+from petseg.data.coloring import blur, change_chroma, change_tone, sharpen
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from petseg import dataset
 from petseg.classes import PET_CLASSES, values_to_ids
+from petseg.data import dataset
 from petseg.errors import DatasetError, ImageError
 
 TABLE = values_to_ids(PET_CLASSES)
@@ -139,3 +139,23 @@ def test_without_breeds_it_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "annotations" / "list.txt").write_text("# names\none 2\ntwo\n")
     with pytest.raises(DatasetError, match=r"list\.txt, line 3: expected .* found 'two'"):
         dataset.read_breeds(tmp_path)
+
+
+def test_breeds_are_called_by_what_their_files_share(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations" / "list.txt"
+    path.write_text(
+        "#Image CLASS-ID SPECIES BREED ID\n"
+        "Abyssinian_1 1 1 1\nAbyssinian_202 1 1 1\namerican_bulldog_10 2 2 1\n"
+        # Two numbers share a word, one has two, one has none.
+        "cat_1 3 1 1\ncat_2 4 1 1\npug_1 5 2 1\nmops_1 5 2 1\nrex 6 1 1\n"
+    )
+    names = ["Abyssinian_202", "american_bulldog_10", "cat_1", "cat_2", "pug_1", "rex", "new_1"]
+    assert dataset.name_breeds(tmp_path, names) == [
+        *("Abyssinian", "american_bulldog", "breed 3", "breed 4", "breed 5", "breed 6", None)
+    ]
+    # A list of paths, and none.
+    path.write_text("a/x.jpg\n")
+    assert dataset.name_breeds(tmp_path, ["a/x.jpg"]) == [None]
+    path.unlink()
+    assert dataset.name_breeds(tmp_path, ["a", "b"]) == [None, None]

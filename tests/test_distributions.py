@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petseg.distributions import Histogram, OverTime, Shares, Stage
+from petseg.system.distributions import Histogram, OverTime, Shares, Stage
 
 
 @given(st.lists(st.floats(1e-5, 600), min_size=1, max_size=200), st.floats(0.01, 1))

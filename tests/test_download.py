@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
+import ssl
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from petseg.download import ARCHIVES, Archive, cache_folder, oxford_iiit_pet
+from petseg.data.download import ARCHIVES, Archive, cache_folder, oxford_iiit_pet
 from petseg.errors import DatasetError
 
 
@@ -89,7 +91,10 @@ def archives(server: Server) -> list[Archive]:
 
 
 def test_the_data_set_is_downloaded_once(
-    server: Server, archives: list[Archive], tmp_path: Path
+    server: Server,
+    archives: list[Archive],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for _ in range(2):
         assert oxford_iiit_pet(tmp_path, archives) == tmp_path
@@ -97,6 +102,12 @@ def test_the_data_set_is_downloaded_once(
         assert (tmp_path / "annotations" / "list.txt").read_bytes() == b"a"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["annotations", "images"]
     assert len(server.requests) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    # Once each, and no bar, which is for terminals.
+    lines = told.err.splitlines()
+    assert [line.rpartition("/")[2] for line in lines] == ["images.tar.gz", "annotations.tar.gz"]
+    assert all(line.startswith("downloading http://") for line in lines)
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -111,6 +122,29 @@ def test_a_broken_download_goes_on_where_it_stopped(
     oxford_iiit_pet(tmp_path, archives)
     assert server.requests[1] == ("/images.tar.gz", "bytes=40-")
     assert (tmp_path / "images" / "a.jpg").stat().st_size == 5000
+
+
+def test_an_error_of_the_connection_is_not_the_disks(
+    server: Server, archives: list[Archive], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ssl.SSLError is an OSError, as a full disk's is."""
+
+    def fail(self: http.client.HTTPResponse, amount: int) -> bytes:
+        raise ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] decryption failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPResponse, "read", fail)
+        with pytest.raises(DatasetError, match=r"cannot download http.*broke off: .*decryption"):
+            oxford_iiit_pet(tmp_path, archives)
+    oxford_iiit_pet(tmp_path, archives)
+    assert (tmp_path / "images" / "a.jpg").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_full_disk_is_not_the_networks(archives: list[Archive], tmp_path: Path) -> None:
+    (tmp_path / "images.tar.gz.part").symlink_to("/dev/full")
+    with pytest.raises(DatasetError, match=r"cannot keep the data set in .*No space left"):
+        oxford_iiit_pet(tmp_path, archives)
 
 
 def test_a_download_that_only_lacks_its_last_step(
@@ -133,13 +167,45 @@ def test_other_bytes_than_expected_are_removed(
     oxford_iiit_pet(tmp_path, archives)
 
 
-def test_an_archive_cannot_write_outside(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("absolute", [False, True])
+def test_an_archive_cannot_write_outside(server: Server, tmp_path: Path, absolute: bool) -> None:
     root = tmp_path / "cache"
-    evil = server.serve("images.tar.gz", tar_gz({"../../evil": b"", "images/a": b""}), "images")
-    with pytest.raises(DatasetError, match=r"cannot unpack .*outside"):
+    name = str(tmp_path / "evil") if absolute else "../../evil"
+    evil = server.serve("images.tar.gz", tar_gz({name: b"", "images/a": b""}), "images")
+    with pytest.raises(DatasetError, match=r"cannot unpack .*evil lies outside"):
         oxford_iiit_pet(root, [evil])
     assert not (tmp_path / "evil").exists()
     assert not (root / "images").exists()
+
+
+def test_an_archive_makes_files_alone(server: Server, tmp_path: Path) -> None:
+    """Links, devices and pipes are left out, and what is put below a link does not follow it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        for name, kind, target in (
+            ("images/link", tarfile.SYMTYPE, str(outside)),
+            ("images/hard", tarfile.LNKTYPE, "/etc/passwd"),
+            ("images/device", tarfile.CHRTYPE, ""),
+            ("images/disk", tarfile.BLKTYPE, ""),
+            ("images/pipe", tarfile.FIFOTYPE, ""),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            tar.addfile(member)
+        for name in ("images/link/below", "images/a.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            tar.addfile(member, io.BytesIO(b"x"))
+    root = tmp_path / "cache"
+    oxford_iiit_pet(root, [server.serve("images.tar.gz", data.getvalue(), "images")])
+    assert list(outside.iterdir()) == []
+    found = sorted((root / "images").rglob("*"))
+    assert [path.relative_to(root).as_posix() for path in found] == [
+        *("images/a.jpg", "images/link", "images/link/below")
+    ]
+    assert not any(path.is_symlink() for path in found)
 
 
 def test_an_archive_without_its_folder(server: Server, tmp_path: Path) -> None:

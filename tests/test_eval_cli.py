@@ -48,6 +48,15 @@ def test_table_and_json(folders: tuple[Path, Path]) -> None:
     assert values["confusion"] == [[1, 1, 1], [0, 4, 0], [0, 0, 1]]
 
 
+def test_quiet(folders: tuple[Path, Path]) -> None:
+    # A bar is for terminals.
+    assert run(*folders).stderr == ""
+    for option in ("--json", "--quiet"):
+        result = run(*folders, "--quiet", option)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "0.75" in result.stdout
+
+
 def test_a_list_may_name_photos(folders: tuple[Path, Path], tmp_path: Path) -> None:
     masks, trimaps = folders
     (tmp_path / "list").write_text("# least first\ncats/b.jpg\n")
@@ -117,6 +126,16 @@ def test_missing_and_empty_folders(folders: tuple[Path, Path], tmp_path: Path) -
     masks.mkdir()
     empty = run(masks, trimaps)
     assert (empty.exit_code, "there are no .png files in" in empty.stderr) == (1, True)
+
+
+def test_masks_in_a_store_are_to_be_copied(folders: tuple[Path, Path]) -> None:
+    masks, trimaps = folders
+    for arguments in (("s3://b/m", trimaps), (masks, "https://u:secret@host/t")):
+        found = run(*arguments)
+        assert (found.exit_code, found.stdout) == (2, "")
+        assert "is in a store" in found.stderr
+        assert "copy the masks" in found.stderr
+        assert "secret" not in found.stderr
 
 
 def test_the_base_install_is_enough() -> None:

@@ -17,18 +17,21 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from petseg import dataset, signature, weights
 from petseg.classes import PET_CLASSES, SegmentClass
+from petseg.data import dataset
 from petseg.errors import DatasetError, ModelError
-from petseg.model import Architecture, Connect, build_segmenter, preprocess
-from petseg.recipes import ARTICLE, SCRATCH, Stage, TrainConfig
-from petseg.runs import RunFolder
+from petseg.modelfile import signature
+from petseg.network import weights
+from petseg.network.model import Architecture, Connect, build_segmenter, preprocess
+from petseg.training.recipes import ARTICLE, SCRATCH, Stage, TrainConfig
+from petseg.training.runs import RunFolder
 from petseg_export import parity, trained
 from petseg_export.cli import main
 from petseg_export.convert import Precision, convert, export
@@ -62,7 +65,8 @@ def write_run(
     folder.begin(config, dataset.Split(("a", "b"), ("c",)), path)
     network.save(folder.model_file)
     if finished:
-        folder.finish({**METRICS, "broken": {"d": f"{path}/d.jpg is empty"}})
+        folder.keep_metrics({**METRICS, "broken": {"d": f"{path}/d.jpg is empty"}})
+        folder.finish()
     return folder
 
 
@@ -155,6 +159,28 @@ def test_the_graph_is_plain(tiny_model: Path) -> None:
     assert "ReadVariableOp" not in text
 
 
+def test_constants_are_folded(tiny_model: Path) -> None:
+    """Every node depends on the images."""
+    graph = onnx.load(tiny_model).graph
+    known = {value.name for value in graph.input}
+    for node in graph.node:
+        assert known & set(node.input), f"{node.name} computes the same for every image"
+        known |= set(node.output)
+
+
+def test_the_mask_alone_needs_no_softmax(tiny_model: Path) -> None:
+    alone = onnx.utils.Extractor(onnx.load(tiny_model)).extract_model(["images"], ["mask"])
+    operators = {node.op_type for node in alone.graph.node}
+    assert "ConvTranspose" in operators
+    assert "Softmax" not in operators
+    images = parity.draw_images(64, 4, seed=13)
+    session = onnxruntime.InferenceSession(
+        alone.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (mask,) = session.run(None, {"images": images})
+    assert (mask == run_session(tiny_model.read_bytes(), images)[0]).all()
+
+
 # Weights
 
 
@@ -244,9 +270,26 @@ def test_the_same_network_gives_the_same_file(
     assert (tmp_path / "from.onnx").read_bytes() == tiny_model.read_bytes()
 
 
+def test_gpus_are_hidden_and_what_a_killed_export_left_is_swept(
+    tiny_keras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden: list[tuple[list[object], str]] = []
+    monkeypatch.setattr(
+        tf.config, "set_visible_devices", lambda devices, kind: hidden.append((devices, kind))
+    )
+    left = tmp_path / ".partial-0123abcd-model.onnx"
+    left.write_bytes(b"half")
+    os.utime(left, (1, 1))
+    export(tiny_keras, tmp_path / "model.onnx")
+    assert hidden == [([], "GPU")]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
 def test_float16_file(tiny_keras: Path, tiny_model: Path, tmp_path: Path) -> None:
     result = export(tiny_keras, tmp_path / "half.onnx", "float16")
-    graph = onnx.load(result.path).graph
+    model = onnx.load(result.path)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    graph = model.graph
     types = {tensor.data_type for tensor in graph.initializer}
     assert onnx.TensorProto.FLOAT16 in types
     assert onnx.TensorProto.FLOAT not in types
@@ -500,7 +543,10 @@ def test_parity_counts_what_differs(tiny_keras: Path, tiny_model: Path) -> None:
         ("float32", 1, 0.9999, None, True),
         ("float32", 2, 1.0, None, False),
         ("float32", 0, 0.99989, None, False),
+        ("float32", 0, 1.0, 0.0006, False),
         ("float16", 99, 0.999, None, True),
+        ("float16", 99, 0.999, 0.0004, True),
+        ("float16", 0, 1.0, 0.0006, False),
         ("float16", 0, 0.99899, None, False),
         ("int8", 99, 0.951, 0.0029, True),
         ("int8", 99, 0.949, 0.0, False),
@@ -552,6 +598,9 @@ def test_photos_of_a_data_set(tmp_path: Path) -> None:
         parity.read_pictures(root, 32, PET_CLASSES)
     with pytest.raises(DatasetError, match="not in Oxford-IIIT Pet's layout"):
         parity.read_pictures(tmp_path, 32, PET_CLASSES)
+    # Named ones, and as many as are asked for.
+    some = parity.read_pictures(root, 32, PET_CLASSES, ["cat_9", "cat_4", "cat_9", "cat_5"], 2)
+    np.testing.assert_array_equal(some.images, pictures.images[[7, 2]])
 
 
 def test_trimaps_of_a_data_set(tmp_path: Path) -> None:
@@ -566,6 +615,18 @@ def test_trimaps_of_a_data_set(tmp_path: Path) -> None:
     assert pictures.trimaps.shape == (32, 32, 32)
     assert pictures.trimaps[:, 0, 0].tolist() == [index % 3 for index in range(1, 33)]
 
+    # A list may hold paths: the same photos and trimaps under other names.
+    for folder, suffix in ((root / "images", ".jpg"), (trimaps, ".png")):
+        (folder / "a b").mkdir()
+        for path in folder.glob(f"cat_*{suffix}"):
+            path.rename(folder / "a b" / f"{path.stem}.{'jpeg' if suffix == '.jpg' else 'png'}")
+    listed = "".join(f"a b/cat_{index}.jpeg\n" for index in range(33))
+    (root / "annotations" / "trainval.txt").write_text(listed)
+    again = parity.read_pictures(root, 32, PET_CLASSES)
+    np.testing.assert_array_equal(again.images, pictures.images)
+    assert again.trimaps is not None
+    np.testing.assert_array_equal(again.trimaps, pictures.trimaps)
+
 
 # The command
 
@@ -574,9 +635,8 @@ def test_command_exports_the_newest_run(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "one", draw_weights(build_segmenter(TINY)), ARTICLE)
     root = data_set(tmp_path / "pets", 32)
     target = tmp_path / "model.onnx"
-    result = petseg_export(target, "--runs", tmp_path / "runs", "--data", root)
+    result = petseg_export(target, "--runs", tmp_path / "runs", "--data", root, "--json")
     assert result.exit_code == 0, result.output
-    assert result.stdout == ""
     about = signature.read(target)
     for words in (
         f"exporting {tmp_path / 'runs' / 'one'}",
@@ -589,6 +649,16 @@ def test_command_exports_the_newest_run(tmp_path: Path) -> None:
         assert words in result.stderr
     assert about.recipe["recipe"] == "article"
 
+    told = json.loads(result.stdout)
+    assert told.pop("parity") == about.parity
+    assert told == {
+        "model": str(target),
+        "from": str(tmp_path / "runs" / "one"),
+        "bytes": target.stat().st_size,
+        "precision": "float32",
+        "graph_hash": about.graph_hash,
+    }
+
 
 def test_command_says_what_is_wrong(tiny_keras: Path, tmp_path: Path, no_file: Path) -> None:
     nothing = petseg_export(no_file, "--runs", tmp_path)
@@ -599,6 +669,10 @@ def test_command_says_what_is_wrong(tiny_keras: Path, tmp_path: Path, no_file: P
     few = petseg_export(no_file, "--from", tiny_keras, "--data", data_set(tmp_path / "few", 2))
     assert few.exit_code == 1
     assert "32 are compared" in few.stderr
+
+    fewer = petseg_export(no_file, "--from", tiny_keras, "--compared", 31)
+    assert fewer.exit_code == 2
+    assert "31 is not in the range x>=32" in fewer.stderr
 
     other = petseg_export(no_file.with_suffix(".keras"), "--from", tiny_keras)
     assert other.exit_code == 2

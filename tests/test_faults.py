@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from batching import Pixels, batch, expected_mask, mask_bytes, picture, read_mask, tally
+from batching import (
+    Pixels,
+    batch,
+    expected_mask,
+    invoke,
+    mask_bytes,
+    picture,
+    read_mask,
+    tally,
+    tree,
+)
 from fault_contents import contents
 from fault_places import surroundings
-from faults import MAX_PIXELS, every_format, no_images
+from faults import MAX_PIXELS, SUFFIXES, every_format, no_images
 from nobody import as_nobody, give
 from PIL import Image
 
-from petseg.batch import run_batch
-from petseg.batch_config import BatchConfig
+from petseg.batch.report import Report
+from petseg.batch.run import run_batch
 from petseg.engines.outcome import Outcome
-from petseg.report import Report
+from petseg.planning.config import BatchConfig
 
 FAULTS = [*every_format(), *contents(), *no_images(), *surroundings()]
 PHOTOS = [picture(seed, 30, 40) for seed in range(8)]
@@ -72,10 +84,13 @@ def scene(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Scene:
         if fault.mask is not None:
             (masks / home(number)).mkdir(parents=True)
             fault.mask(masks / home(number) / "x.png")
+    expected = [expected_mask(tiny_model, pixels) for pixels in PHOTOS]
+    assert len({mask.tobytes() for mask in expected}) == len(PHOTOS)
+    assert all(set(mask.ravel()) == {1, 2, 3} for mask in expected)
     told: Counter[str] = Counter()
 
     class Progress:
-        def begin(self, total: int, provider: str) -> None:
+        def begin(self, todo: int, provider: str, skipped: int, failed: int) -> None:
             # Everything was looked at, nothing is begun.
             for number, fault in enumerate(FAULTS):
                 if fault.then is not None:
@@ -123,6 +138,17 @@ def test_there_are_many_kinds() -> None:
     # Each is named once in one format.
     named = Counter((fault.kind, fault.name) for fault in FAULTS)
     assert set(named.values()) == {1}, named.most_common(3)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or "HEIF" not in SUFFIXES,
+    reason="without Linux's own files or HEIF there are fewer",
+)
+def test_the_page_says_how_many() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text()
+    kinds = len({fault.kind for fault in FAULTS})
+    stated = re.findall(r"\| (\d+) kinds, (\d+) files \|", page)
+    assert stated == [(str(kinds), str(len(FAULTS)))]
 
 
 def test_the_counts_add_up(scene: Scene) -> None:
@@ -188,6 +214,34 @@ def test_what_failed_is_tried_again_and_nothing_else_is(scene: Scene) -> None:
     for name in lasting:
         mask = read_mask((scene.masks / name).with_suffix(".png"))
         np.testing.assert_array_equal(mask, expected_mask(scene.model, PHOTOS[0]))
+
+
+@pytest.mark.parametrize(
+    ("names", "advice"),
+    [
+        (("X.jpg", "x.png"), "; --names full, in a new folder, gives x.jpg.png"),
+        (("a/caf\u00e9.jpg", "a/cafe\u0301.jpg"), "; rename them"),
+        (
+            ("caf\u00e9.jpg", "CAFE\u0301.png"),
+            "; --names full, in a new folder, gives x.jpg.png",
+        ),
+    ],
+    ids=["case", "Unicode form", "both"],
+)
+def test_names_that_meet_end_the_run_before_anything_is_written(
+    names: tuple[str, str], advice: str, tmp_path: Path, tiny_model: Path
+) -> None:
+    for name in (*names, "other.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PHOTOS[1]).save(tmp_path / "images" / name)
+    if len([path for path in (tmp_path / "images").rglob("*") if path.is_file()]) < 3:
+        pytest.skip("this file system takes these names for one")
+    before = tree(tmp_path)
+    found = invoke(tmp_path / "images", tmp_path / "masks", "--model", tiny_model)
+    assert found.code == 1
+    words = " and ".join(sorted(names))
+    assert f"error: 1 mask names are claimed more than once: {words}{advice}" in found.err
+    assert tree(tmp_path) == before
 
 
 def test_what_may_not_be_read(tiny_model: Path, open_folder: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from petseg import files
-from petseg.files import NotRegularError, open_regular
+from petseg.system import files
+from petseg.system.files import NotRegularError, open_regular
 
 
 def test_a_file_and_a_link_to_one(tmp_path: Path) -> None:

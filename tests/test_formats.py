@@ -16,8 +16,8 @@ from PIL import Image
 from petseg.classes import PET_CLASSES, SegmentClass, values_to_ids
 from petseg.errors import ImageError
 from petseg.formats import alpha, binary, catalog, color, index, overlay
-from petseg.formats.segmented import Segmented
-from petseg.transforms import to_source
+from petseg.masks.segmented import Segmented
+from petseg.photos.transforms import to_source
 
 some_ids = arrays.arrays(
     np.uint8,

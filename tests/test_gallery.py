@@ -13,9 +13,9 @@ from batching import make_job, read_mask, write_mask
 from PIL import Image
 
 from petseg.classes import PET_CLASSES
-from petseg.masks import MaskFile, read_all
+from petseg.masks.reading import MaskFile, read_all
+from petseg.masks.record import Record
 from petseg.pages.gallery import draw
-from petseg.record import Record
 
 
 def opened(address: str | None, kind: str) -> Image.Image:

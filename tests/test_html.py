@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def test_numbers() -> None:
     assert html.number(0.12345) == "0.123"
     assert html.number(0) == "0"
     assert html.percent(0.12345) == "12.3 %"
+    assert html.percent(math.nan) == "\N{EN DASH}"
 
 
 def test_a_value_that_is_missing_is_no_empty_page(tmp_path: Path) -> None:

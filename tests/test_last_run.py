@@ -9,13 +9,22 @@ from typing import Any
 
 import pytest
 
+from petseg.batch.report import Counts, Report
 from petseg.errors import PetsegError
 from petseg.pages.run import read_failures, read_stats, understand
-from petseg.report import Counts, Report
 
 
 def report() -> Report:
-    found = Report({"images": "photos", "limit": None}, Counts(files=9, done=8, failed=1))
+    options = {
+        "images": "photos",
+        "limit": None,
+        "formats": ("color", "overlay"),
+        "redo": False,
+        "report": True,
+        "cluster": {"address": None, "actor_cpus": 1.0},
+        "devices": (),
+    }
+    found = Report(options, Counts(files=9, done=8, failed=1))
     found.wall_seconds, found.ready_seconds = 9.0, 1.0
     for time in (1.5, 1.6, 2.5, 3.5):
         found.masks_over_time.add(time)
@@ -40,8 +49,21 @@ def test_a_run_from_its_stats(tmp_path: Path) -> None:
     assert run.stages[1].p50 is None
     assert run.bottleneck == "read"
     assert (run.rates, run.rates_begin, run.rates_width) == ([2.0, 1.0, 1.0], 1.0, 1.0)
-    assert run.options == [("images", "photos")]
+    assert run.options == [
+        ("images", "photos"),
+        ("formats", "color, overlay"),
+        ("redo", "no"),
+        ("report", "yes"),
+        ("cluster", "actor_cpus 1.0"),
+    ]
     assert run.notes == ["something happened"]
+
+
+def test_workers_that_were_replaced_are_told_of() -> None:
+    found = report()
+    assert "workers replaced" not in dict(understand(found.as_dict()).facts)
+    found.worker_restarts = 3
+    assert dict(understand(found.as_dict()).facts)["workers replaced"] == "3"
 
 
 def test_a_run_that_did_nothing() -> None:
@@ -76,7 +98,7 @@ def test_stats_of_an_earlier_version() -> None:
 
 def test_failures_are_grouped_and_bounded(tmp_path: Path) -> None:
     path = tmp_path / "failures.csv"
-    assert read_failures(path).total == 0
+    assert read_failures([path]).total == 0
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.writer(file)
         rows.writerow(("file", "reason"))
@@ -85,7 +107,7 @@ def test_failures_are_grouped_and_bounded(tmp_path: Path) -> None:
         for number in range(2000):
             letters = "".join(chr(97 + int(digit)) for digit in str(number))
             rows.writerow((f"d\udcff{number}.jpg", f"reason {letters}"))
-    found = read_failures(path)
+    found = read_failures([path])
     assert found.total == 5000
     assert found.commonest[0] == ("\u2026 bytes are too many", 3000)
     assert found.commonest[1] == ("others", 1001)
@@ -98,4 +120,4 @@ def test_failures_are_grouped_and_bounded(tmp_path: Path) -> None:
 def test_another_list_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "failures.csv").write_bytes(content)
     with pytest.raises(PetsegError, match=r"failures\.csv"):
-        read_failures(tmp_path / "failures.csv")
+        read_failures([tmp_path / "failures.csv"])

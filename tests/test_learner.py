@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from petseg import learner, weights
 from petseg.errors import DatasetError
-from petseg.model import BREED, HEAD, build_segmenter, preprocess
-from petseg.recipes import LONG, SCRATCH
+from petseg.network import weights
+from petseg.network.model import BREED, HEAD, build_segmenter, preprocess
+from petseg.training import learner
+from petseg.training.recipes import LONG, SCRATCH
 
 TINY = dataclasses.replace(
     LONG, filters=(4, 4, 8, 8, 8), encoder_weights="none", warmup_steps=0, ema_momentum=0.9
@@ -73,21 +74,22 @@ def test_with_a_frozen_encoder_it_learns_and_a_checkpoint_gives_what_is_kept(
 
     model.save(tmp_path / "checkpoint-0001.keras")
     network = build_segmenter(learner.architecture(TINY, 64))
-    origin = weights.load_start(network, tmp_path / "checkpoint-0001.keras")
+    origin = weights.load_start(network, tmp_path / "checkpoint-0001.keras", 0)
     assert str(origin) == f"started from {tmp_path / 'checkpoint-0001.keras'}"
     expected = [array for pair in after.values() for array in pair]
     for found, array in zip(network.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(found, array)
     with pytest.raises(DatasetError, match="cannot start from"):
-        weights.load_start(build_segmenter(), tmp_path / "checkpoint-0001.keras")
+        weights.load_start(build_segmenter(), tmp_path / "checkpoint-0001.keras", 0)
 
 
 STEPS = """
 import dataclasses, sys
 import keras, numpy as np
-from petseg import learner, weights
-from petseg.model import BREED, HEAD, preprocess
-from petseg.recipes import LONG
+from petseg.network import weights
+from petseg.training import learner
+from petseg.network.model import BREED, HEAD, preprocess
+from petseg.training.recipes import LONG
 
 config = dataclasses.replace(
     LONG, filters=(4, 4, 8, 8, 8), init=sys.argv[1], warmup_steps=0, ema_momentum=0.5

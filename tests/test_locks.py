@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from petseg.locks import lock
+from petseg.system.locks import lock
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
 
 HOLD = """
 import sys, time
-from petseg.locks import lock
+from petseg.system.locks import lock
 file = open(sys.argv[1], "ab")
 print(lock(file), flush=True)
 time.sleep(60)

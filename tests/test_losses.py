@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from petseg.classes import IGNORED
-from petseg.losses import PixelAccuracy, SegmentationLoss
+from petseg.training.losses import PixelAccuracy, SegmentationLoss
 
 
 @pytest.fixture

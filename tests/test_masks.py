@@ -12,18 +12,18 @@ import pytest
 from batching import MAKER, make_job, read_mask, save_photos, write_mask
 from PIL import Image, PngImagePlugin
 
-from petseg import masks, png
 from petseg.classes import PET_CLASSES, SegmentClass, values_to_ids
 from petseg.errors import ImageError
-from petseg.masks import MaskFile
-from petseg.record import Box
-from petseg.records import MaskState, inspect, judge
+from petseg.masks import png, reading
+from petseg.masks.reading import MaskFile
+from petseg.masks.record import Box
+from petseg.masks.records import MaskState, inspect, judge
 
 
 def read_all(
     folder: Path, photos: dict[str, str] | None = None, with_ids: bool = True
 ) -> dict[str, MaskFile]:
-    found = list(masks.read_all(folder, PET_CLASSES, photos or {}, with_ids))
+    found = list(reading.read_all(folder, PET_CLASSES, photos or {}, with_ids))
     assert all((mask.ids is not None) or not with_ids for mask in found)
     by_name = {mask.name: mask for mask in found}
     assert len(by_name) == len(found)
@@ -51,6 +51,13 @@ def test_every_mask_is_found_in_order_and_nothing_else(folder: Path, tmp_path: P
     found = read_all(folder)
     assert list(found) == ["a/c.png", "a/d.png", "a/e/petseg/x.png", "b.png", "z.png"]
     assert list(read_all(folder, with_ids=False)) == list(found)
+    others = reading.Others(PET_CLASSES)
+    assert len(list(reading.read_all(folder, PET_CLASSES, {}, False, on_other=others.add))) == 5
+    assert str(others) == (
+        "5 files among the masks cannot be used, and no table, page or picture shows them: "
+        "expected 8-bit greyscale PNGs with the values 1, 2, 3: a/picture.png; broken.png; "
+        "empty.png; gone.png; pipe.png"
+    )
     with pytest.raises(FileNotFoundError):
         read_all(tmp_path / "nowhere")
 
@@ -114,8 +121,8 @@ def test_masks_of_the_networks_size_tell_of_the_photo(folder: Path, tmp_path: Pa
 
 def test_masks_of_other_classes_are_passed_over(folder: Path) -> None:
     two = tuple(SegmentClass(f"c{value}", value, (0, 0, 0), foreground=True) for value in (1, 2))
-    assert list(masks.read_all(folder, two, {}, with_ids=False)) == []
-    assert list(masks.read_all(folder, two, {}, with_ids=True)) == []
+    assert list(reading.read_all(folder, two, {}, with_ids=False)) == []
+    assert list(reading.read_all(folder, two, {}, with_ids=True)) == []
 
 
 def resized(data: bytes, width: int, height: int) -> bytes:
@@ -131,7 +138,7 @@ def test_a_mask_too_large_is_not_decoded(folder: Path) -> None:
     # As many pixels as would take all memory, in a file of some bytes.
     for data in (resized(ours, 2**31 - 1, 2**31 - 1), resized(plain, 60_000, 60_000)):
         with pytest.raises(ImageError, match=r"pixels, over the limit of 250000000; raise --max"):
-            masks.decode(data, values_to_ids(PET_CLASSES), theirs)
+            reading.decode(data, values_to_ids(PET_CLASSES), theirs)
     # With a record whose checksum fits no longer, only the pixels could tell whose it is.
     text = ours.index(b'"data_crc32":') + len(b'"data_crc32":')
     start, end = png.HEADER_BYTES, ours.index(b"IDAT") - 4
@@ -141,9 +148,9 @@ def test_a_mask_too_large_is_not_decoded(folder: Path) -> None:
     assert judge(forged)[0] is MaskState.OURS
     assert judge(forged, max_pixels=20 * 30 - 1)[0] is MaskState.FOREIGN
     assert judge(resized(forged, 2**31 - 1, 2**31 - 1))[0] is MaskState.FOREIGN
-    found = {mask.name for mask in masks.read_all(folder, PET_CLASSES, {}, False, 1000)}
+    found = {mask.name for mask in reading.read_all(folder, PET_CLASSES, {}, False, 1000)}
     assert found == {"a/c.png", "a/d.png", "a/e/petseg/x.png", "b.png", "z.png"}
-    found = {mask.name for mask in masks.read_all(folder, PET_CLASSES, {}, True, 100)}
+    found = {mask.name for mask in reading.read_all(folder, PET_CLASSES, {}, True, 100)}
     assert found == set()
 
 
@@ -151,11 +158,11 @@ def test_what_is_wrong_with_a_mask_is_said(folder: Path) -> None:
     table = values_to_ids(PET_CLASSES)
     path = folder / "b.png"
     data = path.read_bytes()
-    np.testing.assert_array_equal(masks.decode(data, table, path), read_mask(path) - 1)
+    np.testing.assert_array_equal(reading.decode(data, table, path), read_mask(path) - 1)
     with pytest.raises(
         ImageError,
         match=r"the mask cannot be read: not an image .*b\.png",
     ):
-        masks.decode(b"hello", table, path)
+        reading.decode(b"hello", table, path)
     with pytest.raises(ImageError, match=r"the mask cannot be read: damaged .*b\.png"):
-        masks.decode(data[: len(data) // 2] + data[-12:], table, path)
+        reading.decode(data[: len(data) // 2] + data[-12:], table, path)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from petseg import measures
 from petseg.classes import PET_CLASSES
-from petseg.record import Box
+from petseg.masks import measures
+from petseg.masks.record import Box
 
 some_ids = arrays.arrays(
     np.uint8,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from petseg.model import Architecture, Connect, build_segmenter, preprocess, table
+from petseg.network.model import Architecture, Connect, build_segmenter, preprocess, table
 
 TINY = Architecture(64, filters=(4, 4, 8, 8, 8))
 
@@ -106,7 +106,7 @@ def test_an_architecture_is_checked(values: dict, message: str) -> None:
 TWO_STEPS = """
 import sys
 import keras, numpy as np
-from petseg.model import Architecture, build_segmenter, preprocess
+from petseg.network.model import Architecture, build_segmenter, preprocess
 
 model = build_segmenter(Architecture(64, filters=(4, 4, 8, 8, 8)))
 with np.load(sys.argv[1]) as file:

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import pytest
 
-from petseg import learner, weights
-from petseg.model import HEAD, Architecture, build_segmenter, preprocess
-from petseg.normalization import Normalized
-from petseg.recipes import LONG, TrainConfig
+from petseg.network import weights
+from petseg.network.model import HEAD, Architecture, build_segmenter, preprocess
+from petseg.network.normalization import Normalized
+from petseg.training import learner
+from petseg.training.recipes import LONG, TrainConfig
 
 TINY = dataclasses.replace(LONG, filters=(4, 4, 8, 8, 8), ema_momentum=0.9)
 TABLE_TOTAL = 26_369_987

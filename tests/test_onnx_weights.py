@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petseg import signature, weights
 from petseg.errors import DatasetError, ModelError
-from petseg.model import Architecture, build_segmenter
-from petseg.signature import Signature
+from petseg.modelfile import signature
+from petseg.modelfile.signature import Signature
+from petseg.network import weights
+from petseg.network.model import Architecture, build_segmenter
 
 FILTERS = (4, 4, 8, 8, 8)
 
@@ -63,7 +64,7 @@ def test_read_onnx_gives_the_weights_bit_for_bit(tiny_keras: Path, tiny_model: P
 
 def test_load_start_fills_a_network_of_another_size(tiny_keras: Path, tiny_model: Path) -> None:
     network = build_segmenter(Architecture(32, filters=FILTERS))
-    said = str(weights.load_start(network, tiny_model))
+    said = str(weights.load_start(network, tiny_model, 0))
     assert str(tiny_model) in said
     expected = keras.models.load_model(tiny_keras).get_weights()
     for array, other in zip(network.get_weights(), expected, strict=True):
@@ -74,7 +75,7 @@ def test_load_start_fills_a_network_of_another_size(tiny_keras: Path, tiny_model
     ("architecture", "words"),
     [
         (Architecture(64, filters=(4, 4, 8, 8, 16)), "block5_conv1 has the shapes"),
-        (Architecture(64, classes=5, filters=FILTERS), "head has the shapes"),
+        (Architecture(64, classes=5, filters=(4, 4, 8, 8, 16)), "block5_conv1 has the shapes"),
     ],
 )
 def test_load_start_refuses_another_shape_and_sets_nothing(
@@ -83,7 +84,7 @@ def test_load_start_refuses_another_shape_and_sets_nothing(
     network = build_segmenter(architecture)
     before = network.get_weights()
     with pytest.raises(DatasetError, match=rf"cannot start from .*tiny\.onnx.*{words}"):
-        weights.load_start(network, tiny_model)
+        weights.load_start(network, tiny_model, 0)
     for array, other in zip(network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(array, other)
 
@@ -91,9 +92,9 @@ def test_load_start_refuses_another_shape_and_sets_nothing(
 def test_load_start_refuses_a_foreign_file(tiny_model: Path, tmp_path: Path) -> None:
     network = build_segmenter(Architecture(32, filters=FILTERS))
     with pytest.raises(DatasetError, match=r"cannot start from .*foreign\.onnx.*no petseg signat"):
-        weights.load_start(network, without_signature(tiny_model, tmp_path / "foreign.onnx"))
-    with pytest.raises(DatasetError, match=r"cannot start from .*none\.onnx.*No such file"):
-        weights.load_start(network, tmp_path / "none.onnx")
+        weights.load_start(network, without_signature(tiny_model, tmp_path / "foreign.onnx"), 0)
+    with pytest.raises(DatasetError, match=r"cannot start from .*none\.onnx: it does not exist"):
+        weights.load_start(network, tmp_path / "none.onnx", 0)
 
 
 def test_missing_initialiser(tiny_model: Path, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_unknown_layer(tiny_model: Path, tmp_path: Path) -> None:
 def test_onnx_is_not_installed(tiny_model: Path) -> None:
     code = (
         "import sys; sys.modules['onnx'] = None\n"
-        "from pathlib import Path; from petseg import errors, weights\n"
+        "from pathlib import Path; from petseg import errors; from petseg.network import weights\n"
         "try: weights.read_onnx(Path(sys.argv[1]))\n"
         "except errors.MissingPackageError as error: print(error)"
     )

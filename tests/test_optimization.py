@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from petseg.optimization import Adam, AdamW, averaged_weights, build_optimizer
-from petseg.recipes import ARTICLE, LONG, SCRATCH, Stage
+from petseg.network.averages import averaged_weights
+from petseg.training.optimization import Adam, AdamW, build_optimizer
+from petseg.training.recipes import ARTICLE, LONG, SCRATCH, Stage
 
 
 def test_the_cosine_schedule_warms_up_and_ends_at_zero() -> None:

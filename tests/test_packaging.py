@@ -33,11 +33,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment that holds the wheel and nothing else."""
+    """A fresh environment that holds the wheel, with this one's packages behind its own.
+
+    Of petseg this one holds but a pointer (it is installed in place), and pointers are not followed
+    from there: what is imported is the wheel's, and so are the entry points.
+    """
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip = [_program(folder, "python"), "-m", "pip", "--isolated", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    packages = sysconfig.get_path("purelib", "venv", {"base": str(folder)})
+    others = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (Path(packages) / "others.pth").write_text("\n".join(others))
     return folder
 
 
@@ -47,16 +54,11 @@ def _program(environment: Path, name: str) -> str:
 
 
 def _run(*command: str) -> str:
-    """Run with this environment's packages behind the fresh one's own, which come first.
-
-    Of petseg this environment holds but a pointer (it is installed in place), and pointers are
-    not followed from PYTHONPATH: what is imported is the wheel's.
-    """
-    path = os.pathsep.join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    """What a command prints."""
     done = subprocess.run(
         command,
         cwd=Path(command[0]).parent,  # away from the sources
-        env=os.environ | {"PYTHONPATH": path},
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
         text=True,
         check=False,
@@ -104,7 +106,7 @@ def test_the_installed_wheel_has_the_command(installed: Path, command: str) -> N
 
 def test_every_command_is_also_a_command_of_petseg(installed: Path) -> None:
     joined = _run(_program(installed, "petseg"), "--help")
-    for command in (*COMMANDS[1:], "report"):
+    for command in (*COMMANDS[1:], "doctor", "report"):
         assert re.search(rf"^  {command.removeprefix('petseg-')} ", joined, re.MULTILINE), joined
 
 

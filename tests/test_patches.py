@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from petseg.classes import IGNORED
-from petseg.patches import cut_out, mix
+from petseg.data.patches import cut_out, mix
 
 
 def test_a_hole_is_one_colour_and_not_asked_for() -> None:

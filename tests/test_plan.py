@@ -5,27 +5,31 @@ from __future__ import annotations
 import dataclasses
 import errno
 import glob
+import ntpath
 import os
 import shutil
 import unicodedata
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from batching import MAKER, make_job, picture, read_mask, save_photos, write_mask
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from petseg import plan as plan_module
-from petseg import sources, steps
+from petseg import steps
 from petseg.errors import PetsegError
-from petseg.plan import Plan, Rules, make_plan
-from petseg.png import CHUNK_HEAD, HEADER_BYTES, chunk
-from petseg.record import Maker
-from petseg.records import MaskState, inspect
-from petseg.sources import Source
+from petseg.masks import records
+from petseg.masks.png import CHUNK_HEAD, HEADER_BYTES, chunk
+from petseg.masks.record import Maker
+from petseg.masks.records import MaskState, inspect
+from petseg.photos import sources
+from petseg.photos.sources import Source
+from petseg.planning import collisions
+from petseg.planning.plan import Plan, Rules, make_plan
 
 COUNT = 4
 
@@ -103,6 +107,20 @@ def test_a_changed_photo_is_done_again(
     assert (todo(found), found.skipped, found.redone) == (["001.png"], COUNT - 1, 1)
 
 
+def rename(photo: Path) -> None:
+    """The mask's place stays the same, and what tables would call its photo does not."""
+    photo.rename(photo.with_suffix(".PNG"))
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_renamed_photo_is_done_again(verify: bool, images: Path, masks: Path) -> None:
+    rename(images / "001.png")
+    (work,) = plan(images, masks, verify=verify).todo
+    assert (work.name, work.mask) == ("001.PNG", "001.png")
+    write_mask(images / "001.PNG", "001.png", make_job(masks))
+    assert todo(plan(images, masks, verify=verify)) == []
+
+
 def test_verify_compares_content(images: Path, masks: Path) -> None:
     newer(images / "001.png")
     assert todo(plan(images, masks, verify=True)) == []
@@ -133,6 +151,45 @@ def test_masks_of_another_maker_stop_the_run(
     assert f"000.png ({field}: {old}, now {value[:12]})" in message
     assert "--redo makes petseg's own masks again" in message
     assert todo(plan(images, masks, maker, redo=True)) == todo(plan(images, masks, redo=True))
+
+
+def test_masks_named_by_another_rule_stop_the_run(tmp_path: Path) -> None:
+    """Both rules give a photo without an ending the same mask."""
+    (name,) = save_photos(tmp_path / "images", 1, 20, 30)
+    photo = (tmp_path / "images" / name).rename(tmp_path / "images" / "x")
+    job = make_job(tmp_path / "masks")
+    write_mask(photo, "x.png", job)
+    assert todo(plan(tmp_path / "images", job.masks)) == []
+    full = dataclasses.replace(MAKER, names="full")
+    with pytest.raises(PetsegError, match=r"x\.png \(names: stem, now full\)"):
+        plan(tmp_path / "images", job.masks, full)
+    assert todo(plan(tmp_path / "images", job.masks, full, redo=True)) == ["x.png"]
+
+
+@pytest.mark.parametrize(("made", "now"), [("stem", "full"), ("full", "stem")])
+def test_masks_are_not_made_again_beside_those_of_another_rule(
+    made: str, now: str, images: Path, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    name = steps.mask_name("001.png", made)
+    job = make_job(masks, maker=dataclasses.replace(MAKER, names=made))
+    write_mask(images / "001.png", name, job)
+    with pytest.raises(PetsegError) as caught:
+        plan(images, masks, maker=dataclasses.replace(MAKER, names=now))
+    assert f"{name} (names: {made}, now {now})" in str(caught.value)
+    assert "another folder keeps both" in str(caught.value)
+    # Whoever says so has them made; and another photo's own mask is nobody's reason to stop.
+    asked = plan(images, masks, maker=dataclasses.replace(MAKER, names=now), redo=True)
+    assert len(asked.todo) == COUNT
+    assert len(plan(images, masks, maker=dataclasses.replace(MAKER, names=made)).todo) == COUNT - 1
+
+
+def test_what_a_mask_was_computed_on_is_not_compared(images: Path, tmp_path: Path) -> None:
+    elsewhere = make_job(tmp_path / "masks", provider="cuda", precision="float16")
+    for path in images.iterdir():
+        write_mask(path, path.name, elsewhere)
+    found = plan(images, elsewhere.masks)
+    assert (found.skipped, found.todo, found.kept) == (COUNT, [], [])
 
 
 def test_a_long_list_is_cut(tmp_path: Path) -> None:
@@ -178,6 +235,25 @@ def write_notes(mask: Path) -> None:
     mask.write_text("to do")
 
 
+def correct_and_let_it_rot(mask: Path) -> None:
+    """The record is kept, and later one bit of the pixels is another."""
+    _, record = inspect(mask)
+    assert record is not None
+    info = PngImagePlugin.PngInfo()
+    info.add_text("petseg", record.to_json())
+    with Image.open(mask) as image:
+        pixels = np.array(image)
+    pixels[2, 2] = pixels[2, 2] % 3 + 1
+    Image.fromarray(pixels).save(mask, pnginfo=info)
+    damage(mask)
+
+
+def damage(mask: Path) -> None:
+    data = bytearray(mask.read_bytes())
+    data[data.rindex(b"IDAT") + 20] ^= 4
+    mask.write_bytes(data)
+
+
 WORKS = [
     correct,
     replace,
@@ -186,6 +262,7 @@ WORKS = [
     make_a_folder,
     make_a_pipe,
     write_notes,
+    correct_and_let_it_rot,
 ]
 
 
@@ -208,6 +285,22 @@ def test_overwrite_takes_a_persons_work_too(images: Path, masks: Path) -> None:
     correct(masks / "002.png")
     found = plan(images, masks, overwrite=True)
     assert (len(found.todo), found.redone, found.kept) == (COUNT, COUNT, [])
+
+
+def fill_with_zeros(mask: Path) -> None:
+    mask.write_bytes(bytes(mask.stat().st_size))
+
+
+@pytest.mark.parametrize("accident", [damage, fill_with_zeros])
+def test_petsegs_own_mask_that_was_damaged_is_made_again(
+    accident: Callable[[Path], None], images: Path, masks: Path
+) -> None:
+    whole = (masks / "002.png").read_bytes()
+    accident(masks / "002.png")
+    found = plan(images, masks)
+    assert (todo(found), found.redone, found.kept) == (["002.png"], 1, [])
+    write_mask(images / "002.png", "002.png", make_job(masks))
+    assert (masks / "002.png").read_bytes() == whole
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.99])
@@ -340,6 +433,18 @@ def test_collisions_name_all_that_meet() -> None:
     assert "09.jpg and 09.png; and 20 more; --names full" in (collide(*many) or "")
 
 
+def test_photos_among_masks_are_found_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collisions, "os", SimpleNamespace(path=ntpath))
+    masks = PureWindowsPath("C:\\masks")
+    around = collisions.Surroundings(masks)
+    around.add(Source("C:\\masks\\cats\\x.png", "cats/x.png", True))
+    around.add(Source("C:\\photos\\y.png", "y.png", True))
+    assert around.inside == [("C:\\masks\\cats\\x.png", "cats/x.png")]
+    images = [Source("C:\\masks\\cats\\x.png", "cats/x.png", True)]
+    with pytest.raises(PetsegError, match="1 images lie in C:"):
+        collisions.refuse_collisions(images, around, "stem", masks, "C:\\masks")
+
+
 def test_a_mask_may_not_meet_a_folder() -> None:
     message = collide("a/x.png/inner.jpg", "a/x.jpg")
     assert message is not None
@@ -395,9 +500,14 @@ def test_collisions_of_all_scripts_are_found(names: list[str], rule: str) -> Non
 
 def test_no_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(PetsegError, match="no images found among 1 files"):
+    with pytest.raises(PetsegError, match=r"among 1 files in the input: notes\.txt$"):
         plan(tmp_path, tmp_path / "masks")
-    (tmp_path / "notes.txt").unlink()
+    for number in range(5):
+        (tmp_path / f"{number}.txt").touch()
+    with pytest.raises(PetsegError, match=r"0\.txt; 1\.txt; 2\.txt; and 3 more$"):
+        plan(tmp_path, tmp_path / "masks")
+    for path in tmp_path.glob("*.txt"):
+        path.unlink()
     with pytest.raises(PetsegError, match="no images found: the input is empty"):
         plan(tmp_path, tmp_path / "masks")
 
@@ -488,7 +598,7 @@ def test_where_masks_may_not_be_looked_at_the_image_fails(
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr(plan_module, "inspect", refuse)
+    monkeypatch.setattr(records, "inspect", refuse)
     with pytest.raises(PetsegError, match=r"cannot read .*000\.png: Input/output error"):
         plan(images, masks)
     for name in ("000.png", "002.png", "003.png"):

@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from petseg import plots
 from petseg.classes import PET_CLASSES
-from petseg.runs import HISTORY_FIELDS
+from petseg.training import plots
+from petseg.training.runs import HISTORY_FIELDS
 
 
 def test_curves_follow_the_history(tmp_path: Path) -> None:
-    def draw(name: str, losses: list[float]) -> np.ndarray:
+    def draw(name: str, losses: list[float], rates: Sequence[float] = (0.5,) * 3) -> np.ndarray:
         rows = [
-            {**dict.fromkeys(HISTORY_FIELDS, "0.5"), "epoch": str(epoch), "loss": str(loss)}
-            for epoch, loss in enumerate(losses, start=1)
+            {
+                **dict.fromkeys(HISTORY_FIELDS, "0.5"),
+                "epoch": str(epoch),
+                "loss": str(loss),
+                "learning_rate": str(rate),
+            }
+            for epoch, (loss, rate) in enumerate(zip(losses, rates, strict=True), start=1)
         ]
         plots.curves(rows, tmp_path / name)
         return np.array(Image.open(tmp_path / name).convert("RGB"))
@@ -23,6 +29,24 @@ def test_curves_follow_the_history(tmp_path: Path) -> None:
     rising = draw("rising.png", [0.2, 0.5, 1.0])
     assert falling.shape == rising.shape
     assert (falling != rising).any()
+    other = draw("other.png", [1.0, 0.5, 0.2], rates=[0.5, 0.3, 0.1])
+    third = falling.shape[1] * 2 // 3
+    assert (falling[:, third:] != other[:, third:]).any()
+    np.testing.assert_array_equal(falling[:, : third - 10], other[:, : third - 10])
+
+
+def test_a_confusion_matrix_is_darkest_where_most_pixels_are(tmp_path: Path) -> None:
+    matrix = np.array([[90, 10, 0], [0, 100, 0], [0, 0, 0]])
+    plots.confusion(matrix, PET_CLASSES, tmp_path / "confusion.png")
+    pixels = np.array(Image.open(tmp_path / "confusion.png").convert("RGB"))
+    # Matplotlib's "Blues" ends in this colour: the one full share.
+    dark = (pixels == (8, 48, 107)).all(axis=2)
+    assert dark.any()
+    rows, columns = np.nonzero(dark)
+    # In the middle of the matrix, and of one cell.
+    assert np.ptp(rows) < pixels.shape[0] / 3
+    assert abs(rows.mean() - pixels.shape[0] / 2) < pixels.shape[0] / 8
+    assert np.ptp(columns) < pixels.shape[1] / 3
 
 
 def test_predictions_stand_beside_image_and_truth(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from petseg import precision
+from petseg.training import precision
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,25 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
+from batching import invoke, save_photos
 from click.testing import CliRunner
 from onnx import numpy_helper
 
-from petseg import signature, weights
-from petseg.dataset import hash_names
-from petseg.errors import ModelError
+from petseg.data.dataset import hash_names
+from petseg.errors import ModelError, ProviderError
+from petseg.modelfile import signature
+from petseg.network import weights
+from petseg.planning import config
 from petseg.runtime import open_session
+from petseg.system import machine
 from petseg_export import calibration, parity, trained
 from petseg_export.cli import main
 from petseg_export.convert import export
+
+# What OpenVINO's CPU plug-in calls them.
+CONVOLUTIONS = ("Convolution", "Deconvolution")
 
 
 @pytest.fixture(scope="session")
@@ -122,10 +130,73 @@ def test_openvino_runs_it(int8_model: Path, pets: Path) -> None:
     assert equal.mean() > 0.97
 
 
+def test_openvino_computes_in_integers(int8_model: Path) -> None:
+    """What it runs is not what the file says: convolutions may be widened to float32."""
+    if not {"avx512_vnni", "avx_vnni"} & machine.cpu_flags():
+        pytest.skip("this processor has no VNNI")
+    runtime = openvino.Core().compile_model(str(int8_model), "CPU").get_runtime_model()
+    ran = [node.get_rt_info() for node in runtime.get_ordered_ops()]
+    precisions = [
+        info["runtimePrecision"].astype(str)
+        for info in ran
+        if info["layerType"].astype(str) in CONVOLUTIONS
+    ]
+    assert precisions == 34 * ["u8"]
+
+
+def package_has(monkeypatch: pytest.MonkeyPatch, full: Path, int8: Path) -> None:
+    def packaged(precision: str = "auto") -> Path:
+        return int8 if precision == "int8" else full
+
+    monkeypatch.setattr(config, "packaged", packaged)
+
+
+def test_the_packages_int8_model_is_taken_and_says_what_it_costs(
+    tiny_model: Path, int8_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_photos(tmp_path / "images", 3)
+    package_has(monkeypatch, tiny_model, int8_model)
+    monkeypatch.chdir(tmp_path)
+    options = ("--precision", "int8", "--provider", "cpu", "--check", "--json")
+    found = invoke("images", "masks", *options)
+    assert found.code == 0, found.err
+    assert f"model: {int8_model} (from the package)" in found.err
+    cost = signature.read(int8_model).accuracy_cost
+    assert cost is not None
+    assert cost.endswith("of mask pixels differ from float32 (24 photos, when it was made)")
+    assert f"int8: {cost}" in found.stats["notes"]
+    assert f"int8: {cost}" in found.err
+    assert "check: int8 on cpu: " in found.err
+    assert found.stats["equal_to_float32"] > 0.9
+
+
+def test_what_cannot_be_compared_is_refused_before_it_is_loaded(
+    tiny_model: Path, int8_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package's model is not the one that this int8 file was made from."""
+    save_photos(tmp_path / "images", 1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("petseg.runtime.open_session", pytest.fail)
+    found = invoke("images", "masks", "--model", int8_model, "--check")
+    assert found.code == 1
+    assert "holds int8 weights alone, and the package's model is not the one" in found.err
+    assert not (tmp_path / "masks").exists()
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_it_is_not_computed_in_another_precision(provider: str, int8_model: Path) -> None:
+    about = signature.read(int8_model)
+    with pytest.raises(ProviderError, match="computes a file stored in int8 in int8"):
+        open_session(int8_model, about, provider, "float32")
+
+
 def test_what_the_file_says(tiny_model: Path, int8_model: Path, pets: Path) -> None:
     about = signature.read(int8_model)
     assert about.precision == "int8"
-    assert about.graph_hash != signature.read(tiny_model).graph_hash
+    full = signature.read(tiny_model)
+    assert about.graph_hash != full.graph_hash
+    # It was made of the same network.
+    assert about.weights_hash == full.weights_hash != ""
     names = calibration.read_photos(pets, 64).names
     assert about.split_hash == {"calibration": hash_names(names)}
     assert "onnxruntime" in about.versions

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from petseg.augmentation import Augmentation
-from petseg.recipes import ARTICLE, LONG, RECIPES, SCRATCH, Stage, TrainConfig
+from petseg.data.augmentation import Augmentation
+from petseg.training.recipes import ARTICLE, LONG, RECIPES, SCRATCH, Stage, TrainConfig
 
 
 def test_the_article() -> None:

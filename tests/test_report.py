@@ -7,22 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from petseg.report import Counts, Report, Rows
-
-number = st.integers(0, 10**7)
-
-
-@given(number, number, number, number, number)
-def test_counts_add_up(done: int, skipped: int, failed: int, ignored: int, left: int) -> None:
-    files = done + skipped + failed + ignored + left
-    counts = Counts(files, done, skipped, 0, failed, ignored)
-    assert counts.left == left
-    found = Report({}, counts).as_dict()["counts"]
-    assert found.pop("kept") == 0
-    assert found.pop("files") == sum(found.values())
+from petseg.batch.report import Counts, Report, Rows
 
 
 @pytest.mark.parametrize(
@@ -58,6 +44,18 @@ def test_the_bottleneck() -> None:
     assert Report({}).bottleneck is None
 
 
+def test_a_store_that_is_waited_for_half_of_the_time_is_the_bottleneck() -> None:
+    report = report_with(7.0, 9.0, 9.0, 1.0)
+    report.store_wait_seconds = 4.9
+    assert report.bottleneck == "read"
+    report.store_wait_seconds = 5.0
+    assert report.bottleneck == "store"
+    assert "held back by: store" in report.summary()
+    assert report.as_dict()["store_wait_seconds"] == 5.0
+    report.infer_wall_seconds = 9.0
+    assert report.bottleneck == "infer"
+
+
 def test_rates_leave_loading_the_model_out() -> None:
     report = report_with(5.0, 1.0, 1.0, 1.0)
     report.pixels = 20_000_000
@@ -72,12 +70,25 @@ def test_the_summary_names_what_matters() -> None:
     report.counts = Counts(files=16, done=10, skipped=3, kept=2, failed=1, ignored=1)
     report.provider, report.precision = "cpu", "float32"
     report.notes.append("something happened")
+    assert "replaced" not in report.summary()
+    report.worker_restarts = 2
     text = report.summary()
     assert "16 files: 10 done, 3 skipped, 1 failed, 1 ignored, 1 left" in text
     assert "2 masks kept that petseg did not make or somebody changed" in text
     assert "images/s on cpu (float32)" in text
     assert "held back by: write" in text
+    assert "2 workers died or hung and were replaced" in text
     assert "something happened" in text
+
+
+def test_a_batch_size_under_trial_is_not_named_as_found() -> None:
+    report = report_with(5.0, 1.0, 1.0, 1.0)
+    report.batch_size, report.workers = 2, 3
+    assert "(batches of 2, 3 workers)" in report.summary()
+    assert report.as_dict()["batch_size_found"] is True
+    report.trying = True
+    assert "(batches of 2, 3 workers; still trying batch sizes)" in report.summary()
+    assert report.as_dict()["batch_size_found"] is False
 
 
 def test_stats_are_json_and_whole(tmp_path: Path) -> None:
@@ -97,6 +108,27 @@ def test_a_file_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> No
     with pytest.raises(OSError, match="stats"):
         Report({}).write_stats(tmp_path / "stats.json")
     assert [path.name for path in tmp_path.iterdir()] == ["stats.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [("failures.csv", ("file", "reason")), ("kept.csv", ("mask",)), ("gone.csv", ("mask",))],
+)
+def test_no_row_holds_a_formula(name: str, header: tuple[str, ...], tmp_path: Path) -> None:
+    """A name is written as a path that means the same file; reasons are petseg's own words."""
+    rows = Rows(tmp_path / name, tmp_path, header)
+    cells = ("why",) * (len(header) - 1)
+    for begin in "=+-@\t\r":
+        rows.add(f"{begin}cmd|' /C calc'!A0.jpg", *cells)
+    rows.add("a/=x.jpg", *cells)
+    rows.close()
+    with (tmp_path / name).open(newline="", encoding="utf-8") as file:
+        found = list(csv.reader(file))[1:]
+    assert [row[0] for row in found] == [
+        *(f"./{begin}cmd|' /C calc'!A0.jpg" for begin in "=+-@\t\r"),
+        "a/=x.jpg",
+    ]
+    assert not any(cell[0] in "=+-@\t\r" for row in found for cell in row)
 
 
 def test_rows_keep_any_name(tmp_path: Path) -> None:

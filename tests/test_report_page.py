@@ -5,25 +5,31 @@ from __future__ import annotations
 import base64
 import dataclasses
 import itertools
+import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from batching import batch, make_job, picture, save_photos, write_mask
+from batching import batch, change_record, make_job, picture, save_photos, write_mask
+from browsing import Browser, content, folded_up, media
 from click.testing import CliRunner
 from PIL import Image
 
-from petseg.batch_config import packaged
+from petseg.batch.report import Counts, Report
 from petseg.classes import PET_CLASSES
 from petseg.cli.report import main
-from petseg.masks import read_all
+from petseg.masks.reading import read_all
+from petseg.masks.record import ImageIdentity
 from petseg.pages import masks as page
+from petseg.pages.html import seconds
+from petseg.pages.run import Failures
 from petseg.pages.survey import Survey
+from petseg.planning.config import packaged
 
 ELEMENT = "<script>document.title = 'run'<"
 IMAGE = "<img src=x onerror=document.title='run'>"
@@ -50,11 +56,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = batch(home / "photos", home / "masks", packaged(), report=True, batch_size=1)
     assert (done.counts.done, done.counts.failed) == (COUNT + 1, 2)
     return home
-
-
-def content(path: Path) -> str:
-    """A page without its pictures."""
-    return re.sub(r"base64,[\w+/=]+", "", path.read_text(encoding="utf-8"))
 
 
 def test_a_run_leaves_its_report(home: Path) -> None:
@@ -96,7 +97,7 @@ def test_from_the_masks_alone(home: Path, tmp_path: Path) -> None:
     assert "The last run" not in text
     assert text.count('class="mask"') == 4 * (COUNT + 1)
     assert 'class="photo"' not in text
-    assert "petseg report --images FOLDER" in text
+    assert "petseg report MASKS --images FOLDER" in text
     out_file = tmp_path / "other.html"
     code, out, _ = report(tmp_path / "masks", "--images", home / "photos", "--out", out_file)
     assert (code, out.strip()) == (0, str(out_file))
@@ -107,14 +108,80 @@ def test_from_the_masks_alone(home: Path, tmp_path: Path) -> None:
 def test_stats_from_elsewhere(home: Path, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     shutil.copytree(home / "masks", masks, ignore=shutil.ignore_patterns("petseg"))
-    report(masks, "--stats", home / "masks/petseg/stats.json")
-    assert "The last run" in content(masks / "petseg/report.html")
+    _, _, err = report(masks, "--stats", home / "masks/petseg/stats.json")
+    text = content(masks / "petseg/report.html")
+    assert "The last run" in text
+    # They also tell where the photos lie.
+    assert f"photos: {home / 'photos'}, where the last run found them\n" in err
+    assert text.count('class="photo"') == 4 * (COUNT + 1)
+    assert 'class="note"' not in text
     # An earlier version's: the masks tell the rest, unless they were asked for.
     (masks / "petseg/stats.json").write_text("{}")
     code, _, err = report(masks)
     assert (code, err.startswith("without the last run: ")) == (0, True)
     assert "The last run" not in content(masks / "petseg/report.html")
     assert report(masks, "--stats", masks / "petseg/stats.json")[0] == 1
+
+
+def test_photos_that_are_not_there_any_more(home: Path, tmp_path: Path) -> None:
+    stats = json.loads((home / "masks/petseg/stats.json").read_text())
+    for number, images in enumerate((tmp_path / "none", "s3://bucket/photos", tmp_path / "x.zip")):
+        stats["options"]["images"] = str(images)
+        (tmp_path / "stats.json").write_text(json.dumps(stats))
+        out = tmp_path / f"{number}.html"
+        stated = ("--stats", tmp_path / "stats.json", "--out", out)
+        code, _, err = report(home / "masks", *stated)
+        assert (code, "photos: " in err) == (0, False)
+        text = content(out)
+        assert text.count('class="mask"') == 4 * (COUNT + 1)
+        assert "Photos are not shown" in text
+        assert 'class="note"' not in text
+
+
+def test_a_run_on_an_archive_shows_masks_alone(tmp_path: Path) -> None:
+    (name,) = save_photos(tmp_path / "photos", 1)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.write(tmp_path / "photos" / name, name)
+    done = batch(tmp_path / "photos.zip", tmp_path / "masks", packaged(), report=True)
+    assert done.counts.done == 1
+    text = content(tmp_path / "masks/petseg/report.html")
+    assert text.count('class="mask"') == 4
+    assert text.count("Photos are not shown, as they lie in no folder") == 1
+    # What is said of one mask is its own figure, as everywhere on the page.
+    (shown,) = re.findall(r"<dt>mean confidence</dt><dd>([\d.]+ %)</dd>", text)
+    assert f"<figcaption>{shown}, of one mask.</figcaption>" in text
+    assert text.count(", of one mask.") == 3
+    assert "In half of the masks" not in text
+    assert 'class="note"' not in text
+    code, _, err = report(tmp_path / "masks", "--images", tmp_path / "photos.zip")
+    assert (code, "unpack or copy photos" in err) == (1, True)
+
+
+def test_a_list_of_something_else_is_passed_over(home: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    shutil.copytree(home / "masks", masks)
+    (masks / "petseg/failures.csv").write_text("a,b\n1,2\n")
+    code, _, err = report(masks)
+    assert code == 0
+    assert "without the list of failures: " in err
+    assert "failures.csv" in err
+    text = content(masks / "petseg/report.html")
+    assert "The last run" in text
+    assert 'id="failures"' not in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("s3://b/m",), (".", "--stats", "gs://b/stats.json"), (".", "--out", "s3://b/report.html")],
+)
+def test_what_lies_in_a_store_is_to_be_copied(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = report(*arguments)
+    assert (code, out) == (2, "")
+    assert f"{arguments[-1]} is in a store, and this command works on files of this machine" in err
+    assert "copy the masks" in err
 
 
 def test_what_cannot_be_reported_on(tmp_path: Path) -> None:
@@ -154,58 +221,75 @@ def test_a_page_does_not_grow_with_the_masks(tmp_path: Path) -> None:
     for number in range(20_000):
         later = found[0].written_ns + number * 10**9
         survey.add(dataclasses.replace(found[0], name=f"z{number}.png", written_ns=later))
-    page.write(tmp_path / "report.html", survey, tmp_path / "masks", tmp_path / "photos", None)
+    places = (tmp_path / "report.html", survey, tmp_path / "masks", tmp_path / "photos")
+    page.write(*places, None, Failures([]))
     text = content(tmp_path / "report.html")
     assert "20,060" in text
     assert text.count('class="photo"') >= 12
     # 5 MB are promised: there are at most 48 pairs.
     pairs = (tmp_path / "report.html").stat().st_size / text.count('class="mask"')
-    assert pairs * 48 < 5e6
+    assert pairs * 48 < 4e6
 
 
-Browser = Callable[..., Any]
+def test_nor_with_what_is_written_in_them(tmp_path: Path) -> None:
+    """Records may hold any text, and the page shows each name five times."""
+    job = make_job(tmp_path / "masks")
+    for number, name in enumerate(save_photos(tmp_path / "photos", 50)):
+        write_mask(tmp_path / "photos" / name, name, job, seed=number)
+        long = ImageIdentity("&" * 30_000 + f"-{number}.jpg", 1, 1, "ab" * 32)
+        change_record(job.masks / name, image=long, provider="<" * 30_000)
+    assert report(tmp_path / "masks", "--images", tmp_path / "photos")[0] == 0
+    path = tmp_path / "masks/petseg/report.html"
+    text = content(path)
+    assert text.count('class="mask"') == 48
+    assert "&amp;&amp;\N{HORIZONTAL ELLIPSIS}&amp;" in text
+    assert re.search(r"&amp;-\d+\.jpg", text)
+    # The test before this one has shown that pictures leave so much room.
+    assert len(text) < 1_000_000
+    assert path.stat().st_size < 5_000_000
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Opens Chromium, with or without JavaScript."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("there is no Chromium here: apt-get install chromium chromium-driver")
-    drivers: dict[bool, Any] = {}
-
-    def opened(path: Path, javascript: bool = True) -> Any:
-        if javascript not in drivers:
-            options = webdriver.ChromeOptions()
-            options.binary_location = program
-            for switch in (
-                *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
-                *("disable-background-networking", "disable-component-update", "disable-sync"),
-                *("disable-dev-shm-usage", "window-size=1200,900"),
-                f"user-data-dir={tmp_path_factory.mktemp('browser')}",
-            ):
-                options.add_argument(f"--{switch}")
-            allowed = 1 if javascript else 2
-            options.add_experimental_option(
-                "prefs", {"profile.default_content_setting_values.javascript": allowed}
-            )
-            drivers[javascript] = webdriver.Chrome(options=options, service=Service(driver))
-        drivers[javascript].get(path.as_uri())
-        return drivers[javascript]
-
-    yield opened
-    for found in drivers.values():
-        found.quit()
-
-
-def media(driver: Any, kind: str = "screen", scheme: str = "light", width: int = 1200) -> None:
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": kind, "features": features})
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+def test_figures_are_those_of_the_stats_and_of_the_records(tmp_path: Path) -> None:
+    job = make_job(tmp_path / "masks")
+    values = ((0.9, 0.0), (0.8, 0.1), (0.7, 0.2), (0.6, 0.3))
+    for name, (confidence, uncertain) in zip(
+        save_photos(tmp_path / "photos", 4), values, strict=True
+    ):
+        write_mask(tmp_path / "photos" / name, name, job)
+        change_record(job.masks / name, confidence=confidence, uncertain=uncertain)
+    run = Report({"images": str(tmp_path / "photos")}, Counts(files=42, done=40, failed=2))
+    run.wall_seconds, run.ready_seconds, run.pixels = 11.0, 1.0, 20_000_000
+    run.provider, run.precision, run.device = "cpu", "float32", "a processor"
+    run.model = {"path": "model.onnx", "hash": "ab" * 32, "stored": "float16"}
+    run.infer_wall_seconds = 9.0
+    for stage, busy, each in (("read", 0.5, 0.012), ("infer", 9.0, 0.9), ("write", 1.25, 0.03)):
+        run.stages[stage].busy_seconds = busy
+        for _ in range(40):
+            run.stages[stage].add(each)
+    for second, count in enumerate((3, 5, 2, 1)):
+        for _ in range(count):
+            run.masks_over_time.add(second + 0.5)
+    run.write_stats(job.masks / "petseg/stats.json")
+    assert report(job.masks)[0] == 0
+    text = content(job.masks / "petseg/report.html")
+    assert "<dd>4.0 images/s, 2.0 megapixels/s</dd>" in text
+    assert "Between 2.0 and 5.0 masks a second, in spans of 1 s." in text
+    assert "Held back by infer." in text
+    rows = re.findall(r'<tr><th scope="row">(read|infer|write)</th>(.*?)</tr>', text)
+    for (name, row), (busy, each) in zip(rows, ((0.5, 0.012), (9, 0.9), (1.25, 0.03)), strict=True):
+        cells = re.findall(r'<td class="number">(.*?)</td>', row)
+        assert cells[0] == seconds(busy), name
+        for cell in cells[1:]:
+            number, unit = cell.split()
+            # Within 5 %, and three digits of it.
+            assert float(number) * {"ms": 1e-3, "s": 1}[unit] == pytest.approx(each, rel=0.055)
+    assert re.search(r"<dt>mean confidence</dt><dd>75.0 %</dd>", text)
+    # The middles of bins of 0.1 %.
+    for least, middle, most in ((0.6005, 0.7005, 0.9005), (0.0005, 0.1005, 0.3005)):
+        shares = [f"{100 * share:.1f} %" for share in (middle, least, most)]
+        assert "less than {}, in nine of ten between {} and {}.".format(*shares) in text
+    shown = re.findall(r"confidence ([\d.]+) %", text[text.index('id="unsure"') :])
+    assert shown[:4] == ["60.0", "70.0", "80.0", "90.0"]
 
 
 def first_pair(driver: Any) -> tuple[Any, Any, Any, Any]:
@@ -298,8 +382,10 @@ def test_print_dark_and_narrow(home: Path, browser: Browser) -> None:
     assert not slider.is_displayed()
     body = driver.find_element("tag name", "body")
     assert body.value_of_css_property("background-color") == "rgba(255, 255, 255, 1)"
+    assert folded_up(driver) == 0
     assert base64.b64decode(driver.print_page()).startswith(b"%PDF")
     media(driver, scheme="dark")
+    assert folded_up(driver) == 1
     dark = body.value_of_css_property("background-color")
     ink = driver.find_element("css selector", "svg.chart text").value_of_css_property("fill")
     assert all(int(part) < 64 for part in re.findall(r"\d+", dark)[:3])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,13 @@ from batching import batch, invoke, mask_bytes, picture, read_mask, save_photos,
 from click.testing import CliRunner
 from PIL import Image
 
-from petseg import dataset, masks
 from petseg.classes import PET_CLASSES, values_to_ids
-from petseg.records import inspect
+from petseg.data import dataset
+from petseg.masks import reading
+from petseg.masks.records import inspect
+from petseg.network import weights
+from petseg.planning.config import packaged
+from petseg.training.runs import RunFolder
 
 PAGE = Path(__file__).parents[1] / "docs" / "review.md"
 COUNT = 12
@@ -40,7 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> P
 
 def confidences(folder: Path) -> dict[str, float]:
     """By photo."""
-    found = masks.read_all(folder, PET_CLASSES, {}, with_ids=False)
+    found = reading.read_all(folder, PET_CLASSES, {}, with_ids=False)
     return {str(mask.photo): mask.record.confidence for mask in found if mask.record is not None}
 
 
@@ -128,32 +134,10 @@ def blocks() -> list[str]:
     return re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_page_names_options_that_exist() -> None:
-    from petseg.cli.batch import main as batch_main
-    from petseg.cli.train import main as train_main
-    from petseg_export.cli import main as export_main
-
-    commands = {
-        "petseg-batch": batch_main,
-        "petseg-train": train_main,
-        "petseg-export": export_main,
-    }
-    seen = set()
-    for line in "".join(blocks()).splitlines():
-        program, *words = line.split()
-        if program in commands:
-            seen.add(program)
-            help_text = CliRunner().invoke(commands[program], ["--help"]).output
-            for word in words:
-                assert not word.startswith("--") or word in help_text, line
-    assert seen == set(commands)
-
-
-@pytest.mark.long
-def test_the_whole_loop(home: Path, tmp_path: Path) -> None:
-    """The page's blocks, one after the other, with a network small enough to train here."""
+def as_processes(home: Path, block: str) -> None:
+    """A block as somebody types it into a shell."""
     programs = home / "bin"
-    programs.mkdir()
+    programs.mkdir(exist_ok=True)
     for name, module in (
         ("petseg-batch", "petseg.cli.batch"),
         ("petseg-train", "petseg.cli.train"),
@@ -163,16 +147,44 @@ def test_the_whole_loop(home: Path, tmp_path: Path) -> None:
             f"#!{sys.executable}\nfrom {module} import main\nif __name__ == '__main__': main()\n"
         )
         (programs / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-e", "-c", block], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def in_this_process(home: Path, block: str) -> None:
+    """The same lines, petseg's commands among them without the seconds that each takes to start."""
+    from petseg.cli import batch, train
+    from petseg_export import cli as export
+
+    programs = {
+        "petseg-batch": (batch.main, ("--provider", "cpu", "--no-report")),
+        "petseg-train": (train.main, ()),
+        "petseg-export": (export.main, ()),
+    }
+    for line in block.splitlines():
+        name, *arguments = shlex.split(line, comments=True)
+        if name in programs:
+            command, options = programs[name]
+            done = CliRunner().invoke(command, [*arguments, *options])
+            assert done.exit_code == 0, done.output
+        else:
+            subprocess.run(["sh", "-e", "-c", line], cwd=home, check=True)
+
+
+@pytest.mark.parametrize(
+    "execute", [in_this_process, pytest.param(as_processes, marks=pytest.mark.long)]
+)
+def test_the_whole_loop(home: Path, execute: Callable[[Path, str], None]) -> None:
+    """The page's blocks, one after the other, with a network small enough to train here."""
 
     def run(block: str) -> None:
         # All masks are listed, and the tiny network's sizes are not the recipe's.
         block = block.replace("--review-below 0.85", "--review-below 1")
         block = block.replace("petseg-train ", "petseg-train --size 64 --filters 4,4,8,8,8 ")
-        environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
-        done = subprocess.run(
-            ["sh", "-e", "-c", block], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        execute(home, block)
 
     first, keep, again, train, new_model = blocks()
     run(first)
@@ -188,10 +200,18 @@ def test_the_whole_loop(home: Path, tmp_path: Path) -> None:
     with Image.open((home / "masks/petseg/overlay" / corrected[0]).with_suffix(".jpg")) as overlay:
         assert overlay.size == (128, 96)
     run(train)
+    config = RunFolder(home / "runs/corrected").config()
+    assert config.init == str(home / "model.onnx")
     assert (home / "runs/corrected/metrics.json").exists()
     names = (home / "runs/corrected/split.json").read_text()
     assert all(Path(name).stem in names for name in corrected)
     run(new_model)
+    start, learnt = (weights.read_onnx(home / f"{n}.onnx")[1] for n in ("model", "corrected"))
+    assert list(start) == list(learnt)
+    for name, (kernel, _) in learnt.items():
+        # The decoder has learnt, in small steps; the encoder is what it was.
+        steps = np.abs(kernel - start[name][0]).max()
+        assert steps == 0 if name.startswith("block") else 0 < steps < 1e-3, name
     after = mask_bytes(home / "masks")
     for name in after:
         if name in corrected:
@@ -200,3 +220,30 @@ def test_the_whole_loop(home: Path, tmp_path: Path) -> None:
             _, record = inspect(home / "masks" / name)
             assert record is not None
             assert after[name] != before[name]
+
+
+def test_the_model_in_the_package_is_tuned_by_the_pages_command(pets: Path, home: Path) -> None:
+    """Its float16 weights, on a few small photos."""
+    from petseg.cli import train
+
+    (line,) = re.findall(r"^petseg-train (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    line = line.replace("model.onnx", str(packaged())).replace("--epochs 3", "--epochs 1")
+    shutil.copytree(pets, home / "data")
+    done = CliRunner().invoke(train.main, [*shlex.split(line), "--size", "32", "--limit", "8"])
+    assert done.exit_code == 0, done.output
+    assert f"started from {packaged()}" in done.stderr
+    kept = home / "runs/corrected/model.keras"
+    assert kept.stat().st_size > 4 * 26_369_987
+    kept.unlink()  # pytest would keep it
+
+
+def test_how_a_few_dozen_are_split(tmp_path: Path) -> None:
+    for folder in (dataset.IMAGES, dataset.TRIMAPS):
+        (tmp_path / folder).mkdir(parents=True)
+    found = re.search(r"few dozen, (\d+) say, (\d+) are trained on and (\d+)", PAGE.read_text())
+    assert found is not None
+    count, train, validation = map(int, found.groups())
+    names = "".join(f"{number}.jpg\n" for number in range(count))
+    (tmp_path / "annotations/list.txt").write_text(names)
+    split = dataset.split(tmp_path, "article", 0, None)
+    assert (len(split.train), len(split.validation)) == (train, validation)

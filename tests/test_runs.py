@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from petseg.dataset import Split, hash_names
+from petseg.data.dataset import Split, hash_names
 from petseg.errors import DatasetError
-from petseg.recipes import SCRATCH
-from petseg.runs import HISTORY_FIELDS, Row, RunFolder, fresh_folder, newest_unfinished
+from petseg.training.recipes import SCRATCH
+from petseg.training.runs import HISTORY_FIELDS, Row, RunFolder, fresh_folder, newest_unfinished
 
 SPLIT = Split(("a", "b"), ("c",))
 
@@ -67,15 +67,24 @@ def test_killed_before_the_checkpoint_the_row_goes_too(folder: RunFolder) -> Non
     assert not list(folder.path.glob(".partial-*"))
 
 
+def end(folder: RunFolder) -> None:
+    folder.keep_metrics({})
+    folder.finish()
+
+
 def test_finished_is_a_run_with_metrics_and_no_checkpoint(folder: RunFolder) -> None:
     folder.keep_epoch(1, rows(1), save)
     assert not folder.finished
-    folder.metrics_file.write_text("{}")
-    # Killed between the two steps of finish().
+    assert folder.metrics() is None
+    folder.keep_metrics({})
+    # Killed between the two last steps of a run.
     assert not folder.finished
-    folder.finish({"images": 1})
+    assert folder.history() == rows(1)
+    folder.keep_metrics({"images": 1})
+    folder.finish()
     assert folder.finished
-    assert json.loads(folder.metrics_file.read_text()) == {"images": 1}
+    assert folder.metrics() == {"images": 1}
+    assert folder.history() == rows(1)
 
 
 def test_the_newest_unfinished_run_is_found(folder: RunFolder, tmp_path: Path) -> None:
@@ -85,10 +94,10 @@ def test_the_newest_unfinished_run_is_found(folder: RunFolder, tmp_path: Path) -
         run.begin(SCRATCH, SPLIT, tmp_path)
         os.utime(run.config_file, (age, age))
     assert newest_unfinished(runs) == folder
-    folder.finish({})
+    end(folder)
     assert newest_unfinished(runs) == RunFolder(runs / "three")
-    RunFolder(runs / "two").finish({})
-    RunFolder(runs / "three").finish({})
+    end(RunFolder(runs / "two"))
+    end(RunFolder(runs / "three"))
     with pytest.raises(DatasetError, match="there is no unfinished run in"):
         newest_unfinished(runs)
 
@@ -130,7 +139,7 @@ def test_a_sweep_takes_what_a_killed_process_left(folder: RunFolder) -> None:
 
 def test_runs_that_begin_at_once_have_a_folder_each(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from petseg.runs import fresh_folder\n"
+        "import sys, pathlib; from petseg.training.runs import fresh_folder\n"
         "sys.stdin.read(1); print(fresh_folder(pathlib.Path(sys.argv[1]), 'now').name)"
     )
     runs = tmp_path / "runs"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +12,17 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from batching import picture
+from machines import BOTH, CUDA_13, DRIVER, GPU, machine
 from numpy.typing import NDArray
 
-from petseg import runtime, signature, transforms
+from petseg import runtime
 from petseg.errors import MissingPackageError, ModelError, ProviderError
-from petseg.runtime import cuda, openvino
+from petseg.modelfile import signature
+from petseg.modelfile.signature import INPUT, PROBABILITIES
+from petseg.photos import transforms
+from petseg.runtime import openvino
 from petseg.runtime.onnx import BATCH_SIZES, OrtSession
 from petseg.runtime.openvino import OpenVinoSession
-from petseg.signature import INPUT, PROBABILITIES
 
 Images = NDArray[np.uint8]
 RuntimeException = ort.capi.onnxruntime_pybind11_state.RuntimeException
@@ -92,6 +94,20 @@ def test_shapes_are_few_and_bound_once(tiny_model: Path) -> None:
     assert stream._bindings == before
 
 
+def test_shapes_are_told_where_results_depend_on_them(tiny_model: Path) -> None:
+    session = open_session(tiny_model, 4)
+    stream = session.open_stream()
+    for count in (11, 5):
+        stream.run(draw(count))
+        assert stream.padded is None
+    # The buffers are the processor's still.
+    session.provider = "cuda"
+    stream.run(draw(11))
+    assert stream.padded == [4] * 11
+    stream.run(draw(5))
+    assert stream.padded == [4, 4, 4, 4, 1]
+
+
 class Exhausted:
     """onnxruntime's session, on a device that has memory for a few images only."""
 
@@ -154,11 +170,15 @@ def test_out_of_memory_with_one_image_is_the_end(tiny_model: Path) -> None:
 
 
 def test_other_errors_are_not_taken_for_it(tiny_model: Path) -> None:
+    error = RuntimeException("CUDA failure 700: an illegal memory access was encountered\nmore")
     session = open_session(tiny_model, 2)
-    session._session = Exhausted(session._session, 0, RuntimeException("illegal memory access"))
-    with pytest.raises(RuntimeException, match="illegal memory access"):
+    session._session = Exhausted(session._session, 0, error)
+    words = "^cpu failed: CUDA failure 700: an illegal memory access was encountered$"
+    with pytest.raises(ProviderError, match=words) as caught:
         session.open_stream().run(draw(2))
+    assert caught.value.__cause__ is error
     assert session.batch_size == 2
+    assert session.notes == []
 
 
 def test_the_session_says_what_it_runs_on(tiny_model: Path) -> None:
@@ -232,45 +252,18 @@ def test_openvino_is_named_where_it_is_missing(
         OpenVinoSession(tiny_model, signature.read(tiny_model))
 
 
-def machine(
-    monkeypatch: pytest.MonkeyPatch,
-    packages: dict[str, str],
-    providers: tuple[str, ...] = ("CUDAExecutionProvider", "CPUExecutionProvider"),
-    libraries: tuple[str, ...] = (),
-    version: str = "1.31.1",
-    gpus: int = 1,
-) -> None:
-    """Pretend: these packages are installed, these libraries can be loaded, so many GPUs shown."""
-
-    def find(name: str) -> str:
-        if name in packages:
-            return packages[name]
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", find)
-    monkeypatch.setattr(ort, "get_available_providers", lambda: list(providers))
-    monkeypatch.setattr(ort, "preload_dlls", lambda: print("Failed to load libnothing.so"))
-    monkeypatch.setattr(ort, "__version__", version)
-    monkeypatch.setattr(cuda, "_loads", lambda library: library in libraries)
-    monkeypatch.setattr(cuda, "_visible_gpus", lambda driver: gpus)
-
-
-GPU = {"onnxruntime-gpu": "1.31.1"}
-DRIVER = "libcuda.so.1"
-
-
 @pytest.mark.parametrize(
     ("packages", "options", "words"),
     [
         (
-            {"onnxruntime": "1.32.0", **GPU},
+            BOTH,
             {},
             ["onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are both installed", "pip uninstall"],
         ),
         (
             {"onnxruntime": "1.32.0"},
             {"providers": ("CPUExecutionProvider",)},
-            ["onnxruntime 1.32.0 has no CUDA", "install onnxruntime-gpu"],
+            ["onnxruntime 1.32.0 has no CUDA; pip uninstall -y onnxruntime && pip install onnx"],
         ),
         (GPU, {}, ["no NVIDIA driver (libcuda.so.1 cannot be loaded)"]),
         (GPU, {"libraries": (DRIVER,), "gpus": 0}, ["shows no GPU", "CUDA_VISIBLE_DEVICES"]),
@@ -289,6 +282,36 @@ DRIVER = "libcuda.so.1"
             {"libraries": (DRIVER, "libcublas.so.13")},
             ["libcudnn.so.9 is missing", "pip install 'petseg[cuda13]'"],
         ),
+        # Its session would fail: the driver runs no program that is built for a newer CUDA.
+        (
+            GPU,
+            {"libraries": CUDA_13, "cuda": (12, 8)},
+            [
+                "the NVIDIA driver is for CUDA 12.8 and older",
+                "onnxruntime-gpu 1.31.1 is built for CUDA 13; pip install 'petseg[cuda12]'",
+            ],
+        ),
+        (
+            GPU,
+            {"libraries": CUDA_13, "cuda": (11, 4), "version": "1.26.0"},
+            ["is for CUDA 11.4 and older", "is built for CUDA 12; install a newer driver"],
+        ),
+        (GPU, {"system": "win32"}, ["no NVIDIA driver (nvcuda.dll cannot be loaded)"]),
+        (
+            GPU,
+            {"libraries": ("nvcuda.dll",), "system": "win32"},
+            ["cublas64_13.dll is missing", "pip install 'petseg[cuda13]'"],
+        ),
+        (
+            GPU,
+            {"libraries": ("nvcuda.dll", "cublas64_12.dll"), "system": "win32", "version": "1.26"},
+            ["cudnn64_9.dll is missing", "pip install 'petseg[cuda12]'"],
+        ),
+        (
+            {"onnxruntime": "1.32.0"},
+            {"providers": ("CPUExecutionProvider",), "system": "darwin"},
+            ["onnxruntime 1.32.0 has no CUDA; onnxruntime-gpu is not built for this platform"],
+        ),
     ],
 )
 def test_what_is_missing_for_cuda(
@@ -298,7 +321,6 @@ def test_what_is_missing_for_cuda(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("sys.platform", "linux")
     machine(monkeypatch, packages, **options)
     with pytest.raises(ProviderError, match="--provider cuda: ") as caught:
         runtime.choose("cuda")
@@ -309,6 +331,9 @@ def test_what_is_missing_for_cuda(
     for word in words:
         assert word in str(caught.value)
         assert word in choice.reason
+    # Where no command mends it, the next step is to look.
+    looks = str(caught.value).endswith("; petseg doctor looks at all that it needs")
+    assert looks != ("; pip " in str(caught.value))
     assert capsys.readouterr().out == "", "stdout is for results"
 
 
@@ -317,9 +342,24 @@ def test_a_provider_that_nobody_knows() -> None:
         runtime.choose("quantum")
 
 
-def test_with_everything_there_cuda_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.platform", "linux")
-    machine(monkeypatch, GPU, libraries=(DRIVER, "libcublas.so.13", "libcudnn.so.9"))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"libraries": CUDA_13},
+        {"libraries": CUDA_13, "cuda": (14, 1)},
+        {"libraries": CUDA_13, "cuda": None},
+        {
+            "libraries": (DRIVER, "libcublas.so.12", "libcudnn.so.9"),
+            "version": "1.26.0",
+            "cuda": (12, 2),
+        },
+        {"libraries": ("nvcuda.dll", "cublas64_13.dll", "cudnn64_9.dll"), "system": "win32"},
+    ],
+)
+def test_with_everything_there_cuda_is_taken(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, GPU, **options)
     assert runtime.choose("auto") == runtime.Choice("cuda", "it is there")
     assert runtime.choose("cuda") == runtime.Choice("cuda", "as asked for")
     assert runtime.choose("cpu") == runtime.Choice("cpu", "as asked for")

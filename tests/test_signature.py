@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from petseg import signature
 from petseg.classes import PET_CLASSES, SegmentClass
 from petseg.errors import ModelError
-from petseg.signature import Signature
+from petseg.modelfile import protobuf, signature
+from petseg.modelfile.signature import Signature
+from petseg.runtime.onnx import OrtSession
 
 ABOUT = Signature(
     size=64,
@@ -29,6 +32,7 @@ ABOUT = Signature(
     metrics={"mean_iou": 0.5},
     versions={"petseg": "0.1.0"},
     graph_hash="",
+    weights_hash="c",
 )
 
 byte = st.integers(0, 255)
@@ -55,6 +59,7 @@ signatures = st.builds(
     metrics=objects,
     versions=st.dictionaries(st.text(), st.text()),
     graph_hash=st.text(),
+    weights_hash=st.text(),
     parity=st.just({})
     | st.fixed_dictionaries(
         {
@@ -135,6 +140,97 @@ def test_other_weights_are_noticed(tiny_model: Path) -> None:
         signature.parse(proto.SerializeToString())
 
 
+def signed(proto: onnx.ModelProto) -> bytes:
+    """A model with a signature that fits, as anybody can make one."""
+    about = Signature.from_json(proto.metadata_props[0].value)
+    graph_hash = signature.hash_graph(proto.graph.SerializeToString())
+    proto.metadata_props[0].value = dataclasses.replace(about, graph_hash=graph_hash).to_json()
+    return proto.SerializeToString()
+
+
+def weights_elsewhere(proto: onnx.ModelProto) -> None:
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+
+
+def weights_elsewhere_in_a_node(proto: onnx.ModelProto) -> None:
+    node = proto.graph.node.add(op_type="Constant", output=["more"])
+    attribute = node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+    attribute.t.external_data.add(key="location", value="/etc/passwd")
+
+
+def weights_elsewhere_in_a_branch(proto: onnx.ModelProto) -> None:
+    node = proto.graph.node.add(op_type="If", input=["images"], output=["more"])
+    attribute = node.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH)
+    attribute.g.initializer.add(name="w").external_data.add(key="location", value="/etc/passwd")
+
+
+def another_operator(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].domain = "com.example"
+
+
+def a_function(proto: onnx.ModelProto) -> None:
+    proto.functions.add(name="f", domain="com.example")
+
+
+def training(proto: onnx.ModelProto) -> None:
+    proto.training_info.add()
+
+
+def sparse_weights_in_a_node(proto: onnx.ModelProto) -> None:
+    node = proto.graph.node.add(op_type="Constant", output=["more"])
+    attribute = node.attribute.add(name="s", type=onnx.AttributeProto.SPARSE_TENSOR)
+    attribute.sparse_tensor.values.external_data.add(key="location", value="/etc/passwd")
+
+
+def sparse_weights(proto: onnx.ModelProto) -> None:
+    proto.graph.sparse_initializer.add()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (weights_elsewhere, "weights in another file"),
+        (weights_elsewhere_in_a_node, "weights in another file"),
+        (weights_elsewhere_in_a_branch, "weights in another file"),
+        (another_operator, "com.example.*ONNX's own alone"),
+        (a_function, "defines functions"),
+        (training, "defines functions or training"),
+        (sparse_weights_in_a_node, "sparse weights"),
+        (sparse_weights, "sparse weights"),
+    ],
+)
+def test_what_no_model_needs_is_refused(
+    change: Callable[[onnx.ModelProto], None], words: str, tiny_model: Path
+) -> None:
+    proto = onnx.load(tiny_model)
+    assert signature.parse(signed(proto)).size == 64
+    change(proto)
+    with pytest.raises(ModelError, match=words):
+        signature.parse(signed(proto))
+
+
+def test_two_graphs_are_refused(tiny_model: Path) -> None:
+    """Protobuf joins them: what the hash does not cover would run."""
+    more = onnx.ModelProto()
+    more.graph.node.add(op_type="Identity", input=["images"], output=["more"])
+    with pytest.raises(ModelError, match="2 graphs, expected one"):
+        signature.parse(more.SerializeToString() + tiny_model.read_bytes())
+
+
+def test_a_tag_that_others_would_cut_is_refused() -> None:
+    """Of field 13 + 2**29 they would make field 13, the place of weights in another file."""
+    tag, wide = (13 + (1 << 29)) << 3 | 2, []
+    while tag > 127:
+        wide.append(tag & 127 | 128)
+        tag >>= 7
+    with pytest.raises(ValueError, match="field number"):
+        list(protobuf.fields(memoryview(bytes([*wide, tag, 1, 0]))))
+    assert list(protobuf.fields(memoryview(bytes([13 << 3 | 2, 1, 0])))) == [(13, b"\0")]
+
+
 def test_no_signature(tiny_model: Path) -> None:
     with pytest.raises(ModelError, match="no petseg signature"):
         signature.parse(with_metadata(tiny_model, None))
@@ -181,14 +277,37 @@ def test_every_truncation_is_noticed(tiny_model: Path, share: float) -> None:
 @from_tiny
 @given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_changes_no_graph_unnoticed(tiny_model: Path, share: float, bit: int) -> None:
-    """Damage outside of graph and signature may pass; what is accepted has the same graph."""
-    data = bytearray(tiny_model.read_bytes())
-    data[int(share * len(data))] ^= 1 << bit
+    data = tiny_model.read_bytes()
+    assert_harmless(tiny_model, data, int(share * len(data)), bit)
+
+
+def test_no_bit_around_the_graph_changes_it_unnoticed(tiny_model: Path) -> None:
+    """Each of the bits just before and behind the graph, where its own bounds and opset stand."""
+    data = tiny_model.read_bytes()
+    graph = onnx.load(tiny_model).graph.SerializeToString()
+    begin = data.index(graph)
+    for position in (*range(begin), *range(begin + len(graph), begin + len(graph) + 8)):
+        for bit in range(8):
+            assert_harmless(tiny_model, data, position, bit)
+
+
+def assert_harmless(model: Path, data: bytes, position: int, bit: int) -> None:
+    """A model with this bit flipped is refused, by petseg or by the runtime, or has its graph."""
+    damaged = bytearray(data)
+    damaged[position] ^= 1 << bit
     try:
-        about = signature.parse(bytes(data))
+        about = signature.parse(bytes(damaged))
     except ModelError:
         return
-    graph = onnx.load_from_string(bytes(data)).graph.SerializeToString()
+    # Outside of graph and signature, petseg passes over what it does not need.
+    try:
+        graph = onnx.load_from_string(bytes(damaged)).graph.SerializeToString()
+    except DecodeError:
+        path = model.with_name("damaged.onnx")
+        path.write_bytes(damaged)
+        with pytest.raises(ModelError, match="Protobuf parsing failed"):
+            OrtSession(path, about, "cpu")
+        return
     assert signature.hash_graph(graph) == about.graph_hash
 
 
@@ -201,8 +320,9 @@ def test_no_bytes_cause_another_error(data: bytes) -> None:
 
 def test_a_file_of_the_first_format_is_read() -> None:
     values = json.loads(ABOUT.to_json())
-    del values["parity"]
-    assert Signature.from_json(json.dumps({**values, "format_version": 1})) == ABOUT
+    del values["parity"], values["weights_hash"]
+    found = Signature.from_json(json.dumps({**values, "format_version": 1}))
+    assert found == dataclasses.replace(ABOUT, weights_hash="")
 
 
 @pytest.mark.parametrize(

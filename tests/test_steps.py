@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import ntpath
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from petseg import imageio, steps, transforms
+from petseg import steps
 from petseg.errors import ImageError
 from petseg.formats.catalog import PICTURES
-from petseg.record import Record
-from petseg.records import MaskState, hash_pixels, inspect
+from petseg.masks.record import Record
+from petseg.masks.records import MaskState, hash_pixels, inspect
+from petseg.photos import imageio, transforms
 from petseg.steps import Job, MaskKeptError
 
 
@@ -43,7 +46,7 @@ def state(path: Path) -> tuple[MaskState, Record]:
 def test_read_fills_the_networks_input(photo: Path, job: Job) -> None:
     pixels = np.zeros((16, 16, 3), np.uint8)
     os.utime(photo, ns=(5, 1_700_000_000_123_456_789))
-    found = steps.read(str(photo), job, pixels)
+    found = steps.read(str(photo), pixels, job.max_pixels)
     assert (found.height, found.width) == (30, 44)
     np.testing.assert_array_equal(pixels, transforms.to_model(picture(1, 30, 44), 16))
     data = photo.read_bytes()
@@ -55,11 +58,11 @@ def test_read_fills_the_networks_input(photo: Path, job: Job) -> None:
 def test_read_refuses(photo: Path, job: Job, tmp_path: Path) -> None:
     pixels = np.zeros((16, 16, 3), np.uint8)
     with pytest.raises(ImageError, match="cannot be read: No such file"):
-        steps.read(str(tmp_path / "gone.png"), job, pixels)
+        steps.read(str(tmp_path / "gone.png"), pixels, job.max_pixels)
     with pytest.raises(ImageError, match="cannot be read: not a regular file"):
-        steps.read(str(tmp_path), job, pixels)
+        steps.read(str(tmp_path), pixels, job.max_pixels)
     with pytest.raises(ImageError, match="over the limit of 1319"):
-        steps.read(str(photo), dataclasses.replace(job, max_pixels=1319), pixels)
+        steps.read(str(photo), pixels, 1319)
 
 
 def test_a_file_too_large_for_any_image_is_not_read(photo: Path) -> None:
@@ -87,6 +90,19 @@ def test_write_puts_a_mask_with_its_record(photo: Path, job: Job) -> None:
     assert record.pixels_sha256 == hash_pixels(mask)
     assert record.confidence == pytest.approx(probabilities.max(0).mean() / 255, abs=1e-4)
     assert list(job.temporary.iterdir()) == []
+
+
+def test_the_batch_that_a_photo_was_computed_in_is_recorded(photo: Path, job: Job) -> None:
+    write_mask(photo, "x.png", job)
+    plain = (job.masks / "x.png").read_bytes()
+    assert state(job.masks / "x.png")[1].padded is None
+    assert b"padded" not in plain
+    found = steps.read(str(photo), np.empty((16, 16, 3), np.uint8), job.max_pixels)
+    probabilities = np.random.default_rng(1).integers(0, 256, (3, 16, 16), dtype=np.uint8)
+    steps.write("x.png", found._replace(padded=32), probabilities, job)
+    assert state(job.masks / "x.png")[1].padded == 32
+    steps.write("x.png", found, probabilities, job)
+    assert (job.masks / "x.png").read_bytes() == plain
 
 
 def test_the_same_image_gives_the_same_bytes(photo: Path, job: Job) -> None:
@@ -196,3 +212,12 @@ def test_masks_stay_inside_their_folder(name: str, names: str) -> None:
 def test_full_names_never_meet(one: str, other: str) -> None:
     meet = steps.mask_name(one, "full") == steps.mask_name(other, "full")
     assert meet == (one == other)
+
+
+@given(st.lists(st.text(st.sampled_from("ab. ~"), min_size=1, max_size=5), min_size=1))
+def test_names_are_the_same_on_windows(parts: list[str]) -> None:
+    name = "/".join(parts)
+    here = [steps.mask_name(name, names) for names in ("stem", "full")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "os", SimpleNamespace(path=ntpath))
+        assert [steps.mask_name(name, names) for names in ("stem", "full")] == here

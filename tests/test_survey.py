@@ -13,7 +13,7 @@ from batching import make_job, save_photos, write_mask
 from PIL import Image
 
 from petseg.classes import PET_CLASSES
-from petseg.masks import MaskFile, read_all
+from petseg.masks.reading import MaskFile, read_all
 from petseg.pages.survey import SHOWN, Survey, foreground_share
 
 COUNT = 30

@@ -9,8 +9,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import types
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import duckdb
 import numpy as np
@@ -18,16 +22,25 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from batching import batch, make_job, mask_bytes, read_mask, save_photos, tally, write_mask
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from PIL import Image
+from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
-from petseg import tables
 from petseg.classes import PET_CLASSES
 from petseg.errors import PetsegError
-from petseg.formats.parquet import Seconds
-from petseg.records import inspect
+from petseg.formats.coco import CocoFile
+from petseg.formats.parquet import ParquetFile, Seconds
+from petseg.masks.reading import MaskFile
+from petseg.masks.record import Box, ImageIdentity, Maker, Record
+from petseg.masks.records import inspect
+from petseg.pages import tables
+from petseg.system.text import as_text
 
 COUNT = 6
+EPOCH = datetime(1970, 1, 1)
 ALL = ("coco", "parquet")
 
 
@@ -60,6 +73,12 @@ def rebuild(
     )
     assert list(temporary.iterdir()) == []
     return notes
+
+
+def mask_file(name: str, ids: np.ndarray) -> MaskFile:
+    """A person's mask."""
+    areas = tuple(np.bincount(ids.ravel(), minlength=3).tolist())
+    return MaskFile(name, "x.jpg", 0, True, None, *ids.shape, areas, None, ids)
 
 
 def read_coco(masks: Path) -> COCO:
@@ -95,6 +114,105 @@ def test_coco_is_what_pycocotools_reads(masks: Path) -> None:
             ]
             assert annotation["iscrowd"] == 0
         np.testing.assert_array_equal(seen, values)
+
+
+@given(
+    arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24).flatmap(
+        lambda shape: arrays.arrays(np.uint8, shape, elements=st.integers(0, 2))
+    )
+)
+def test_run_lengths_survive_the_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, ids: np.ndarray
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "run-lengths"
+    folder.mkdir(exist_ok=True)
+    with CocoFile(folder / "coco.json", folder, PET_CLASSES) as coco:
+        coco.add(mask_file("x.png", ids))
+    found = json.loads((folder / "coco.json").read_text())
+    assert [(i["height"], i["width"]) for i in found["images"]] == [ids.shape]
+    seen = np.ones(ids.shape, np.uint8)  # background, which is no object
+    for item in found["annotations"]:
+        # The values on disk are the ids, and one more.
+        there = run_lengths.decode(item["segmentation"]) == 1
+        assert item["area"] == there.sum() > 0
+        rows, columns = np.argwhere(there).T
+        assert item["bbox"] == [*(columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)]
+        seen[there] = item["category_id"] - 1
+    np.testing.assert_array_equal(seen, ids)
+
+
+short = st.text(max_size=8)
+side, whole = st.integers(1, 2**31 - 1), st.integers(0, 2**62)
+shares = st.floats(0, 1, width=32)
+found_masks = st.builds(
+    MaskFile,
+    name=st.binary(min_size=1, max_size=12).map(os.fsdecode),
+    photo=st.none() | st.binary(min_size=1, max_size=12).map(os.fsdecode),
+    written_ns=st.integers(0, 2**62),
+    by_person=st.booleans(),
+    record=st.none()
+    | st.builds(
+        Record,
+        image=st.builds(ImageIdentity, short, whole, whole, short),
+        maker=st.builds(Maker, short, short, short, short),
+        height=side,
+        width=side,
+        provider=short,
+        precision=short,
+        class_pixels=st.just((1, 0, 0)),
+        box=st.none(),
+        confidence=shares,
+        uncertain=shares,
+        pixels_sha256=short,
+        data_crc32=whole,
+    ),
+    height=side,
+    width=side,
+    class_pixels=st.tuples(whole, whole, whole).filter(any),
+    box=st.none() | st.builds(Box, side, side, side, side),
+    ids=st.none(),
+)
+
+
+@given(st.lists(found_masks, max_size=5))
+def test_rows_survive_the_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, listed: list[MaskFile]
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "rows"
+    folder.mkdir(exist_ok=True)
+    path = folder / "masks.parquet"
+    path.unlink(missing_ok=True)
+    with ParquetFile(path, folder, PET_CLASSES, Seconds()) as table:
+        for mask in listed:
+            table.add(mask)
+    rows = pq.read_table(path).to_pylist()
+    assert len(rows) == len(listed)
+    for row, mask in zip(rows, listed, strict=True):
+        assert (row["mask"], row["width"], row["height"]) == (
+            *(as_text(mask.name), mask.width, mask.height),
+        )
+        assert row["path"] == (None if mask.photo is None else as_text(mask.photo))
+        assert row["made_by"] == ("person" if mask.by_person else "petseg")
+        for item, pixels in zip(PET_CLASSES, mask.class_pixels, strict=True):
+            share = pixels / sum(mask.class_pixels)
+            assert row[f"share_{item.name}"] == np.float32(share)
+        box = tuple(row[f"box_{part}"] for part in Box._fields)
+        assert box == (mask.box or (None,) * 4)
+        assert row["written"] == EPOCH + timedelta(microseconds=mask.written_ns // 1000)
+        assert row["seconds"] is None
+        record = mask.record
+        told = (
+            *("confidence", "uncertain", "provider", "precision"),
+            *("model", "photo_bytes", "photo_sha256"),
+        )
+        assert tuple(row[name] for name in told) == (
+            (None,) * 7
+            if record is None
+            else (
+                *(record.confidence, record.uncertain, record.provider, record.precision),
+                *(record.maker.model, record.image.size, record.image.sha256),
+            )
+        )
 
 
 def test_the_same_masks_give_the_same_coco_file(masks: Path) -> None:
@@ -201,6 +319,49 @@ def test_the_pages_examples_run(
     for name in names:
         copied = masks.parent / "cvat/SegmentationClass" / f"{name}.png"
         assert copied.read_bytes() == expected[f"{name}.png"]
+
+
+def test_the_tasks_for_label_studio_lead_to_the_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's recipe, but for the run lengths, which the other program's own package makes."""
+    job = make_job(tmp_path / "masks", formats=("binary",))
+    photos = ("a/x y+1.jpg", "b#1.png", "caf\u00e9.jpeg", os.fsdecode(b"d\xff.jpg"))
+    for number, (plain, photo) in enumerate(
+        zip(save_photos(tmp_path / "plain", len(photos), 20, 30), photos, strict=True)
+    ):
+        (tmp_path / "photos" / photo).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "plain" / plain).rename(tmp_path / "photos" / photo)
+        mask = str(Path(photo).with_suffix(".png"))
+        write_mask(tmp_path / "photos" / photo, mask, job, seed=number)
+    rebuild(job.masks, ("coco",))
+
+    def image2annotation(path: str, label: str, *names: str, **others: object) -> dict[str, Any]:
+        assert (label, *names, others["model_version"]) == ("pet", "labels", "image", "petseg")
+        values = read_mask(tmp_path / path)
+        assert set(np.unique(values)) == {0, 255}
+        return {"foreground": int((values > 128).sum())}
+
+    package = types.ModuleType("label_studio_sdk.converter")
+    package.brush = types.SimpleNamespace(image2annotation=image2annotation)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "label_studio_sdk", types.ModuleType("label_studio_sdk"))
+    monkeypatch.setitem(sys.modules, "label_studio_sdk.converter", package)
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+    *_, for_label_studio = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(for_label_studio, {})
+    found = {}
+    for task in json.loads((tmp_path / "tasks.json").read_text()):
+        address = urlsplit(task["data"]["image"])
+        assert (address.path, address.fragment) == ("/data/local-files/", "")
+        (photo,) = parse_qs(address.query, strict_parsing=True)["d"]
+        assert (tmp_path / photo).is_file()
+        found[photo] = task["predictions"][0]["foreground"]
+    assert set(found) == {f"photos/{photo}" for photo in photos[:3]}
+    for photo, foreground in found.items():
+        mask = (job.masks / photo.removeprefix("photos/")).with_suffix(".png")
+        # Pet and border.
+        assert foreground == (read_mask(mask) != 2).sum()
 
 
 def test_seconds_outlive_the_run(masks: Path) -> None:

@@ -13,11 +13,19 @@ from pathlib import Path
 import pytest
 
 from petseg.errors import PetsegError
-from petseg.temporary import _ABANDONED_SECONDS, _host, replacing, sweep, temporary_folder
+from petseg.system.temporary import (
+    _ABANDONED_SECONDS,
+    _UNLOCKED_SECONDS,
+    host,
+    replacing,
+    sweep,
+    temporary_folder,
+    write_whole,
+)
 
 needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
 
-RUN = "import sys, pathlib, time; from petseg.temporary import temporary_folder\n"
+RUN = "import sys, pathlib, time; from petseg.system.temporary import temporary_folder\n"
 WORK = f"""{RUN}
 with temporary_folder(pathlib.Path(sys.argv[1])) as folder:
     (folder / "1.part").write_text("half")
@@ -114,14 +122,14 @@ def test_without_locks_only_what_is_old_is_swept(
 def test_what_is_swept(tmp_path: Path) -> None:
     old = _ABANDONED_SECONDS + 60
     swept = [
-        leave(tmp_path, f"tmp-{_host()}-abc"),
+        leave(tmp_path, f"tmp-{host()}-abc"),
         leave(tmp_path, "tmp-other-host-def", age=old),
-        leave(tmp_path, f"tmp-{_host()}-ghi", age=old, lock=False),
+        leave(tmp_path, f"tmp-{host()}-ghi", age=old, lock=False),
     ]
     kept = [
         leave(tmp_path, "tmp-other-host-jkl"),
-        leave(tmp_path, f"tmp-{_host()}-mno", lock=False),
-        leave(tmp_path, f"tmp-{_host()}-longer-pqr"),
+        leave(tmp_path, f"tmp-{host()}-mno", lock=False),
+        leave(tmp_path, f"tmp-{host()}-longer-pqr"),
         leave(tmp_path, "tmp-"),
         leave(tmp_path, "color", age=old),
     ]
@@ -159,3 +167,46 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with replacing(path) as temporary:
         temporary.write_text("after")
     assert path.read_text() == "after"
+
+
+# Stands still in the middle of its work.
+HALF = """
+import pathlib, sys, time
+from petseg.system import temporary
+def stand_still(file, lock=temporary.lock):
+    assert lock(file)
+    print(file.name, flush=True)
+    time.sleep(600)
+temporary.lock = stand_still
+temporary.write_whole(pathlib.Path(sys.argv[1]), b"half")
+"""
+
+
+@needs_locks
+def test_what_a_killed_process_left_of_a_file_is_removed_and_nobody_elses(tmp_path: Path) -> None:
+    path = tmp_path / "model[1].onnx"
+    (tmp_path / ".partial-0123abcd-other.onnx").touch()
+    (tmp_path / ".partial-mine-model[1].onnx").touch()
+    theirs = {file.name for file in tmp_path.iterdir()}
+    for file in tmp_path.iterdir():
+        make_old(file)
+    with subprocess.Popen(
+        [sys.executable, "-c", HALF, str(path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        assert left.parent == tmp_path
+        assert left.name.startswith(".partial-")
+        # However long it takes.
+        make_old(left)
+        write_whole(path, b"one")
+        assert left.exists()
+        process.kill()
+    # Who has just made such a file may not have its lock yet.
+    os.utime(left)
+    write_whole(path, b"two")
+    assert left.exists()
+    make_old(left, _UNLOCKED_SECONDS + 1)
+    write_whole(path, b"three")
+    assert {file.name for file in tmp_path.iterdir()} == {*theirs, path.name}
+    assert path.read_bytes() == b"three"

@@ -30,7 +30,7 @@ def tune(sizes: tuple[int, ...], seconds: Callable[[int], float]) -> tuple[Batch
 )
 def test_the_best_size_is_found(seconds: Callable[[int], float], best: int) -> None:
     tuner, asked = tune((1, 2, 4, 8), seconds)
-    assert (tuner.found, tuner.size) == (best, best)
+    assert (tuner.found, tuner.size, tuner.trying) == (best, best, False)
     assert asked == [size for size in (1, 2, 4, 8) for _ in range(4)]
 
 
@@ -45,14 +45,14 @@ def test_batches_of_other_sizes_are_not_taken_for_trials() -> None:
     tuner = BatchTuner((2, 4))
     for _ in range(20):
         tuner.add(1, 0.001)
-    assert (tuner.size, tuner.found) == (2, None)
+    assert (tuner.size, tuner.found, tuner.trying) == (2, None, True)
 
 
 def test_a_single_size_is_no_choice() -> None:
     tuner = BatchTuner((3,))
     for _ in range(10):
         tuner.add(3, 1.0)
-    assert (tuner.size, tuner.found) == (3, None)
+    assert (tuner.size, tuner.found, tuner.trying) == (3, None, False)
 
 
 def test_a_limit_ends_the_search_below_it() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petseg.warping import warp
+from petseg.data.warping import warp
 
 
 def draw(size: int = 64) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ def load(task: Task) -> Ready:
     model, provider = keras_network(task)
     import tensorflow as tf
 
-    from petseg.model import preprocess
+    from petseg.network.model import preprocess
 
     size = model.architecture.size
     values = ids_to_values(model.classes)

@@ -14,7 +14,7 @@ from contestant import BATCH, Ready, Task, compete, keras_network, read_pixels, 
 
 def load(task: Task) -> Ready:
     model, provider = keras_network(task)
-    from petseg.model import preprocess
+    from petseg.network.model import preprocess
 
     def work(photos: list[Path], masks: Path) -> float:
         pixels = preprocess(read_pixels(photos, model.architecture.size))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from contestant import Ready, Task, compete, onnx_session, read_pixels, write_masks
 
-from petseg import signature
+from petseg.modelfile import signature
 
 BATCH_SIZES = {"cpu": 4, "cuda": 32}
 
@@ -33,7 +33,7 @@ def load(task: Task) -> Ready:
         write_masks(np.concatenate(probabilities), about.classes, photos, masks)
         return seconds
 
-    return Ready(work, provider, about.precision if provider == "cuda" else "float32")
+    return Ready(work, provider, about.precision if provider == "cuda" else task.precision)
 
 
 if __name__ == "__main__":

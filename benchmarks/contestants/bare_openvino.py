@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from contestant import Ready, Task, compete, openvino_model, read_pixels, write_masks
 
-from petseg import signature
+from petseg.modelfile import signature
 
 
 def load(task: Task) -> Ready:

@@ -14,20 +14,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from petseg import imageio, signature, transforms
 from petseg.classes import SegmentClass, ids_to_values
 from petseg.errors import MissingPackageError
+from petseg.modelfile import signature
+from petseg.photos import imageio, transforms
 
 if TYPE_CHECKING:
     import onnxruntime
 
     from petseg_export.trained import Trained
+
+T = TypeVar("T")
 
 # The article's; and how many photos, about, are done before the clock starts.
 BATCH = 8
@@ -88,17 +91,29 @@ def arguments() -> Task:
     return Task(**vars(parser.parse_args()))
 
 
-def compete(load: Callable[[Task], Ready]) -> None:
-    """Load, warm up on a few photos, then do them all against the clock."""
-    task = arguments()
+class UnableError(Exception):
+    """A contestant computes with what this machine has not; the message says with what."""
+
+
+def attempt(load: Callable[[Task], T], task: Task) -> T | None:
+    """What `load` returns; None, and it is printed why, where the contestant cannot take part."""
     try:
-        ready = load(task)
-    except MissingPackageError as error:
-        return skip(str(error))
+        return load(task)
+    except (MissingPackageError, UnableError) as error:
+        skip(str(error))
     except ModuleNotFoundError as error:
         if error.name not in INSTALL:
             raise
-        return skip(f"{error.name} is not installed: {INSTALL[error.name]}")
+        skip(f"{error.name} is not installed: {INSTALL[error.name]}")
+    return None
+
+
+def compete(load: Callable[[Task], Ready]) -> None:
+    """Load, warm up on a few photos, then do them all against the clock."""
+    task = arguments()
+    ready = attempt(load, task)
+    if ready is None:
+        return None
     loaded = time.time()
     photos = sorted(task.photos.iterdir())
     with tempfile.TemporaryDirectory() as scratch:
@@ -138,7 +153,7 @@ def keras_network(task: Task) -> tuple[Trained, str]:
         tf.config.set_visible_devices([], "GPU")
     import keras
 
-    from petseg.model import build_segmenter
+    from petseg.network.model import build_segmenter
     from petseg_export import trained
 
     on_gpu = bool(tf.config.get_visible_devices("GPU"))
@@ -155,7 +170,7 @@ def onnx_session(task: Task) -> tuple[onnxruntime.InferenceSession, str]:
     """The model in onnxruntime with its default settings and all cores; and the provider it got."""
     import onnxruntime as ort
 
-    from petseg.machine import usable_cores
+    from petseg.system.machine import usable_cores
 
     options = ort.SessionOptions()
     # The default counts the machine's cores, not those that this process may use.
@@ -167,18 +182,40 @@ def onnx_session(task: Task) -> tuple[onnxruntime.InferenceSession, str]:
     return session, session.get_providers()[0].removesuffix("ExecutionProvider").lower()
 
 
+def has_bfloat16(core: Any) -> bool:
+    """As `petseg.runtime.openvino` asks it, which would bring onnxruntime along."""
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def openvino_core(task: Task) -> Any:
+    """OpenVINO, on a processor that computes in what the task says.
+
+    Raises:
+        UnableError: bfloat16, which the processor has not.
+    """
+    import openvino
+
+    core = openvino.Core()
+    if task.precision == "bfloat16" and not has_bfloat16(core):
+        raise UnableError("this processor has no bfloat16 arithmetic")
+    return core
+
+
 def openvino_model(task: Task) -> tuple[Any, str]:
     """The model compiled by OpenVINO for throughput, one image a request; and its precision."""
+    core = openvino_core(task)
     import openvino
 
     about = signature.read(task.model)
-    core = openvino.Core()
     network = core.read_model(task.model)
     network = openvino.Model([network.output("probabilities")], network.get_parameters())
     network.reshape([1, about.size, about.size, 3])
-    config = {"PERFORMANCE_HINT": "THROUGHPUT"}
-    if task.precision == "float32":
-        config["INFERENCE_PRECISION_HINT"] = "f32"
+    # As petseg-batch has it: what is not int8 in an int8 file is in bfloat16, too, if it can be.
+    bfloat16 = task.precision != "float32" and has_bfloat16(core)
+    config = {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+    }
     return core.compile_model(network, "CPU", config), task.precision
 
 

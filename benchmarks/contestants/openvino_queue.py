@@ -18,9 +18,9 @@ from contestant import Ready, Task, compete, openvino_model
 from numpy.typing import NDArray
 from PIL import Image
 
-from petseg import signature
 from petseg.classes import ids_to_values
-from petseg.machine import usable_cores
+from petseg.modelfile import signature
+from petseg.system.machine import usable_cores
 
 BILINEAR = Image.Resampling.BILINEAR
 # Photos that are in memory at once, for each core.

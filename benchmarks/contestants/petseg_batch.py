@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from contestant import arguments, say
+from contestant import arguments, attempt, openvino_core, say
 
 # What the console script runs, in this script's own environment.
 COMMAND = (sys.executable, "-c", "from petseg.cli.batch import main; main()")
@@ -19,8 +19,12 @@ COMMAND = (sys.executable, "-c", "from petseg.cli.batch import main; main()")
 
 def main() -> None:
     task = arguments()
+    if task.provider == "openvino" and attempt(openvino_core, task) is None:
+        return
+    # CUDA computes a file in what it is stored in.
+    precision = "auto" if task.provider == "cuda" else task.precision
     options = (
-        *("--model", task.model, "--provider", task.provider, "--precision", task.precision),
+        *("--model", task.model, "--provider", task.provider, "--precision", precision),
         # Nobody else writes a page about the masks.
         *("--quiet", "--json", "--no-report"),
     )

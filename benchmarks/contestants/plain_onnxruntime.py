@@ -12,8 +12,8 @@ import numpy as np
 from contestant import Ready, Task, compete, onnx_session
 from PIL import Image
 
-from petseg import signature
 from petseg.classes import ids_to_values
+from petseg.modelfile import signature
 
 BILINEAR = Image.Resampling.BILINEAR
 
@@ -35,7 +35,7 @@ def load(task: Task) -> Ready:
             Image.fromarray(values[ids]).save(masks / f"{photo.stem}.png")
         return time.perf_counter() - started
 
-    return Ready(work, provider, about.precision if provider == "cuda" else "float32")
+    return Ready(work, provider, about.precision if provider == "cuda" else task.precision)
 
 
 if __name__ == "__main__":

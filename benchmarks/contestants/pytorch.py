@@ -16,10 +16,10 @@ import numpy as np
 from contestant import BATCH, Ready, Task, compete
 from PIL import Image
 
-from petseg import signature
 from petseg.classes import ids_to_values
-from petseg.machine import usable_cores
-from petseg.weights import read_onnx, to_onnx
+from petseg.modelfile import signature
+from petseg.network.weights import read_onnx, to_onnx
+from petseg.system.machine import usable_cores
 
 BILINEAR = Image.Resampling.BILINEAR
 # Caffe's channel means, BGR, as VGG16 was trained with (keras.applications.imagenet_utils).

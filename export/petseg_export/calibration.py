@@ -11,10 +11,11 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from petseg import dataset, imageio, sources, transforms
+from petseg.data import dataset
 from petseg.errors import DatasetError, ImageError
-from petseg.machine import usable_cores
-from petseg.signature import INPUT
+from petseg.modelfile.signature import INPUT
+from petseg.photos import imageio, sources, transforms
+from petseg.system.machine import usable_cores
 
 # More photos than the most do not change the ranges; fewer than the least leave them to chance.
 MOST, LEAST = 100, 16
@@ -80,7 +81,7 @@ def _listed(root: Path) -> list[Path]:
             "with that list, or a plain folder of photos"
         )
     names = sorted(set(dataset.read_list(trainval)))
-    return [root / dataset.IMAGES / f"{name}.jpg" for name in names]
+    return [dataset.image_path(root, name) for name in names]
 
 
 def activation_limits(model: onnx.ModelProto, images: NDArray[np.uint8]) -> dict[str, float]:

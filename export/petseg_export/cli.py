@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from petseg.cli.common import OK, exits
+from petseg.cli.common import OK, command, exits, hushed, json_option, quiet_option
 from petseg.cli.quiet import quiet_import
 from petseg.errors import MissingPackageError
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 _PACKAGES = {"keras", "onnx", "tensorflow", "tf2onnx"}
 
 
-@click.command()
+@command("export")
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path), metavar="MODEL.onnx")
 @click.option(
     "--from",
@@ -54,9 +56,20 @@ _PACKAGES = {"keras", "onnx", "tensorflow", "tf2onnx"}
     "--data",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Compare on photos of this folder in Oxford-IIIT Pet's layout. Default: for int8 photos "
-    "of --calibration, else drawn pictures.",
+    help="Compare on photos of this folder in Oxford-IIIT Pet's layout: first those a run was "
+    "validated on, then trainval.txt's. Default: for int8 photos of --calibration, else drawn "
+    "pictures.",
 )
+@click.option(
+    "--compared",
+    # The least is parity's, which is imported late.
+    type=click.IntRange(32),
+    default=32,
+    show_default=True,
+    help="So many photos of --data are compared.",
+)
+@quiet_option
+@json_option
 @exits
 def main(
     target: Path,
@@ -65,6 +78,9 @@ def main(
     precision: Precision,
     calibration: Path | None,
     data: Path | None,
+    compared: int,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Write a trained network to MODEL.onnx, if it computes there what it computes in Keras."""
     if target.suffix != ".onnx":
@@ -89,13 +105,24 @@ def main(
 
     if source is None:
         source = trained.newest_run(runs)
-    click.echo(f"exporting {source}", err=True)
-    result = convert.export(source, target, precision, data, calibration)
-    click.echo(
-        f"wrote {result.path}: {result.size / 1e6:.1f} MB, {precision}\n"
-        f"compared with Keras in float32: {result.parity}\n"
-        f"graph and weights: {result.signature.graph_hash}\n"
-        f"next: petseg-batch images/ masks/ --model {result.path}",
-        err=True,
-    )
+    with hushed(quiet):
+        click.echo(f"exporting {source}", err=True)
+        result = convert.export(source, target, precision, data, calibration, compared)
+        click.echo(
+            f"wrote {result.path}: {result.size / 1e6:.1f} MB, {precision}\n"
+            f"compared with Keras in float32: {result.parity}\n"
+            f"graph and weights: {result.signature.graph_hash}\n"
+            f"next: petseg-batch images/ masks/ --model {result.path}",
+            err=True,
+        )
+    if as_json:
+        told = {
+            "model": str(result.path),
+            "from": str(source),
+            "bytes": result.size,
+            "precision": precision,
+            "parity": dataclasses.asdict(result.parity),
+            "graph_hash": result.signature.graph_hash,
+        }
+        click.echo(json.dumps(told))
     return OK

@@ -21,12 +21,12 @@ import tf2onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 import petseg
-from petseg import signature
-from petseg.dataset import hash_names
+from petseg.data.dataset import hash_names
 from petseg.errors import ModelError
-from petseg.model import Architecture, preprocess
-from petseg.signature import INPUT, MASK, PROBABILITIES, Signature
-from petseg.temporary import replacing
+from petseg.modelfile import signature
+from petseg.modelfile.signature import INPUT, MASK, PROBABILITIES, Signature
+from petseg.network.model import Architecture, preprocess
+from petseg.system.temporary import write_whole
 from petseg_export import calibration, graph, parity, quantize, trained
 
 # The highest opset tf2onnx 1.17 writes.
@@ -66,6 +66,7 @@ def export(
     precision: Precision = "float32",
     data: Path | None = None,
     calibration_photos: Path | None = None,
+    compared: int = parity.IMAGES,
 ) -> ExportResult:
     """Write `source` as a petseg ONNX file, if it computes what the Keras network computes.
 
@@ -73,15 +74,17 @@ def export(
         source: a run folder, a .keras file, or a float .onnx file that petseg-export wrote.
         target: the .onnx file to write; replaced whole, or not touched.
         precision: how weights are stored and what the graph computes in.
-        data: folder in Oxford's layout whose first 32 photos are compared, and scored where it
-            holds their trimaps.  If None, photos that int8 was calibrated on, or drawn pictures.
+        data: folder in Oxford's layout whose photos are compared, and scored where it holds their
+            trimaps: of a run first those it was validated on, then those of trainval.txt.  If
+            None, photos that int8 was calibrated on, or drawn pictures.
         calibration_photos: for int8, a folder as `calibration.read_photos` takes it.
+        compared: so many of `data`'s.
 
     Raises:
         ModelError: the source cannot be exported, the target cannot be written, or the result is
             out of `parity.BOUNDS`.
-        DatasetError: the source's run or `data` is damaged, or `data` holds fewer than 32 photos,
-            or `calibration_photos` too few.
+        DatasetError: the source's run or `data` is damaged, or `data` holds fewer photos than are
+            compared, or `calibration_photos` too few.
         ValueError: int8 without photos to calibrate on, or another precision with them.
     """
     if (precision == "int8") != (calibration_photos is not None):
@@ -96,12 +99,13 @@ def export(
     photos = (
         None if calibration_photos is None else calibration.read_photos(calibration_photos, size)
     )
-    compared = _to_compare(data, photos, model)
+    pictures = _to_compare(data, compared, photos, model)
     float_precision: FloatPrecision = "float16" if precision == "float16" else "float32"
     file, layers = convert(model.network, model.architecture, float_precision)
     if photos is not None:
-        file, layers = quantize.quantize(file, photos.images)
-    found = parity.compare(model.network, file.SerializeToString(), compared)
+        limits = calibration.activation_limits(file, photos.images)
+        file, layers = quantize.quantize(file, limits)
+    found = parity.compare(model.network, file.SerializeToString(), pictures)
     parity.check(found, precision)
     graph_hash = signature.hash_graph(file.graph.SerializeToString())
     about = dataclasses.replace(
@@ -148,16 +152,18 @@ def convert(
             f"tf2onnx converts Keras on TensorFlow, not on {keras.backend.backend()}: set "
             "KERAS_BACKEND=tensorflow"
         )
-    untrained = trained.build_float32(architecture)
+    untrained = trained.build_float32(architecture, activation="linear")
     side = architecture.size
     spec = [tf.TensorSpec((None, side, side, 3), tf.uint8, name=INPUT)]
 
     @tf.function(input_signature=spec)  # type: ignore[untyped-decorator]
     def pixels_to_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = untrained(preprocess(images), training=False)
-        planes = tf.transpose(probabilities, (0, 3, 1, 2))
+        logits = untrained(preprocess(images), training=False)
+        planes = tf.transpose(tf.nn.softmax(logits), (0, 3, 1, 2))
         return {
-            MASK: tf.cast(tf.argmax(probabilities, axis=-1), tf.uint8),
+            # The largest logit's class is the largest probability's: whoever asks for the mask
+            # alone pays for no softmax.
+            MASK: tf.cast(tf.argmax(logits, axis=-1), tf.uint8),
             PROBABILITIES: tf.cast(tf.round(255.0 * planes), tf.uint8),
         }
 
@@ -173,11 +179,11 @@ def convert(
 
 
 def _to_compare(
-    data: Path | None, photos: calibration.Photos | None, model: trained.Trained
+    data: Path | None, count: int, photos: calibration.Photos | None, model: trained.Trained
 ) -> parity.Pictures:
     size = model.architecture.size
     if data is not None:
-        return parity.read_pictures(data, size, model.classes)
+        return parity.read_pictures(data, size, model.classes, model.validation, count)
     if photos is not None:
         # Drawn pictures are not what the ranges were chosen for.
         return parity.Pictures(photos.images[: parity.IMAGES])
@@ -212,12 +218,12 @@ def _describe(
         }
         | ({} if photos is None else {"onnxruntime": onnxruntime.__version__}),
         graph_hash=graph_hash,
+        weights_hash=graph.hash_weights(model.network),
     )
 
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+        write_whole(path, content)
     except OSError as error:
         raise ModelError(f"cannot write {path}: {error.strerror}") from error

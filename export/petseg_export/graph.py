@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import keras
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from petseg import weights
 from petseg.errors import ModelError
+from petseg.network import weights
 
 _OPERATORS = {"Conv2D": "Conv", "Conv2DTranspose": "ConvTranspose"}
 
@@ -65,6 +67,17 @@ def store_weights(
         nodes[path].input.extend(names[path])
         model.graph.initializer.extend(map(numpy_helper.from_array, arrays, names[path]))
     return names
+
+
+def hash_weights(network: keras.Model) -> str:
+    """SHA-256 of a network's weights, rounded to float16, which no precision's file changes."""
+    found = hashlib.sha256()
+    for path, layer in weights.convolutions(network).items():
+        found.update(path.encode())
+        with np.errstate(over="ignore"):
+            for array in layer.get_weights():
+                found.update(array.astype("<f2").tobytes())
+    return found.hexdigest()
 
 
 def tidy(model: onnx.ModelProto, layers: dict[str, tuple[str, str]]) -> None:

@@ -8,14 +8,13 @@ activations are uint8 with one scale each, weights int8 with one scale for each 
 from __future__ import annotations
 
 import onnx
-from numpy import float32, uint8
-from numpy.typing import NDArray
+from numpy import float32
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from petseg.model import IMAGENET_MEANS_BGR
-from petseg_export import calibration, graph, upsampling
+from petseg.network.model import IMAGENET_MEANS_BGR
+from petseg_export import graph, upsampling
 
 _OPERATORS = ("Conv", "Relu", "MaxPool", "Add", "Concat", "DepthToSpace")
 # A ReLU is what rounding to 0..255 does anyway; the others, with one scale, only move bytes.
@@ -25,19 +24,18 @@ _INPUT_RANGE = (-max(IMAGENET_MEANS_BGR), 255.0 - min(IMAGENET_MEANS_BGR))
 
 
 def quantize(
-    model: onnx.ModelProto, images: NDArray[uint8]
+    model: onnx.ModelProto, limits: dict[str, float]
 ) -> tuple[onnx.ModelProto, dict[str, tuple[str, str]]]:
     """The same network in int8.
 
     Args:
         model: from `convert.convert`, float32; not usable afterwards.
-        images: photos to calibrate on, RGB uint8 (N, S, S, 3).
+        limits: how far each activation reaches; see `calibration.activation_limits`.
 
     Returns:
         The model, with the inputs and outputs of `model`; and `Signature.layers` for it: each of
         its convolutions to the names of an int8 kernel and an int32 bias.
     """
-    limits = calibration.activation_limits(model, images)
     upsampling.split_upsampling(model)
     quantizer = QDQQuantizer(
         onnx.shape_inference.infer_shapes(model),

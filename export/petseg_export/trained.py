@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from petseg import weights
 from petseg.classes import PET_CLASSES, SegmentClass
-from petseg.dataset import hash_names
-from petseg.errors import ModelError
-from petseg.imageio import DECODER
-from petseg.model import VGG16_DEPTHS, Architecture, build_segmenter
-from petseg.runs import RunFolder
-from petseg.transforms import RESIZE_FILTER
+from petseg.data.dataset import hash_names
+from petseg.errors import ModelError, first_line
+from petseg.network import weight_files, weights
+from petseg.network.model import VGG16_DEPTHS, Architecture, build_segmenter
+from petseg.photos.imageio import DECODER
+from petseg.photos.transforms import RESIZE_FILTER
+from petseg.training.runs import RunFolder
 
 # What may differ between two networks that compute the same in float32.
 _NOT_COMPARED = {"dtype", "trainable", "kernel_initializer", "bias_initializer"}
@@ -33,6 +32,7 @@ class Trained:
         classes: in the order of their ids.
         recipe, split_hash, metrics, resize_filter, decoder: as in `signature.Signature`; empty
             where nothing is known.
+        validation: the names of the photos it was validated on; empty where they are not known.
     """
 
     network: keras.Model
@@ -43,6 +43,7 @@ class Trained:
     metrics: dict[str, Any] = field(default_factory=dict)
     resize_filter: str = RESIZE_FILTER
     decoder: str = DECODER
+    validation: tuple[str, ...] = ()
 
 
 def newest_run(runs: Path) -> Path:
@@ -102,7 +103,15 @@ def _load_run(folder: RunFolder) -> Trained:
         recipe[key] = recipe[key] and Path(recipe[key]).name
     metrics.pop("broken", None)
     split_hash = {part: hash_names(names) for part, names in asdict(split).items()}
-    return Trained(network, architecture, config.classes, recipe, split_hash, metrics)
+    return Trained(
+        network,
+        architecture,
+        config.classes,
+        recipe,
+        split_hash,
+        metrics,
+        validation=split.validation,
+    )
 
 
 def _load_keras(path: Path) -> Trained:
@@ -136,9 +145,10 @@ def _rebuild(path: Path) -> tuple[keras.Model, Architecture]:
     """A .keras file's network in float32, whatever policy it was trained under."""
     try:
         stored = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{path} is not a Keras model that petseg can load: {reason}") from error
+    except weight_files.LOAD_ERRORS as error:
+        raise ModelError(
+            f"{path} is not a Keras model that petseg can load: {first_line(error)}"
+        ) from error
     architecture = _architecture(stored, path)
     network = build_float32(architecture)
     if _outline(stored.get_config()) != _outline(network.get_config()):
@@ -166,12 +176,12 @@ def _not_a_segmenter(path: Path, reason: str) -> str:
     return f"{path} is not a petseg segmenter: {reason}; petseg-export takes what petseg-train made"
 
 
-def build_float32(architecture: Architecture) -> keras.Model:
+def build_float32(architecture: Architecture, activation: str = "softmax") -> keras.Model:
     """`build_segmenter` under the policy float32, whatever the process has set."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        return build_segmenter(architecture)
+        return build_segmenter(architecture, activation=activation)
     finally:
         keras.config.set_dtype_policy(before)
 

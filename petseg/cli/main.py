@@ -6,12 +6,12 @@ from importlib.metadata import entry_points
 
 import click
 
-import petseg
+from petseg.cli.common import Command, version_option
 
 GROUP = "petseg.commands"
 
 
-class EntryPoints(click.Group):
+class EntryPoints(Command, click.Group):
     """Commands found through entry points and imported only when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -25,7 +25,6 @@ class EntryPoints(click.Group):
         return None
 
 
-@click.group(cls=EntryPoints)
-@click.version_option(petseg.__version__, prog_name="petseg")
+@click.group(cls=EntryPoints, params=[version_option()])
 def main() -> None:
     """Train a pet segmenter, export it, and turn folders of photos into masks."""

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from petseg.text import printable
+from petseg.system.text import printable
+from petseg.training.progress import LOG_SECONDS
 
 if TYPE_CHECKING:
     from petseg.engines.outcome import Outcome
 
-LOG_SECONDS = 30.0
 _DRAW_SECONDS = 0.2
 # "Now" is this long: a batch comes back at once, and a few seconds would jump with each.
 _WINDOW_SECONDS = 30.0
 
 
 class BatchProgress:
-    """One line: done, failed, images a second now and overall, time left, provider.
+    """One line: done, skipped, failed, images a second now and overall, time left, provider.
 
-    Rates and time left count every image that is settled, whatever became of it.
+    Counts are the summary's, those of before the work began included; rates and time left are of
+    the work alone, and count every image that is settled, whatever became of it.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class BatchProgress:
         self.quiet = quiet
         self.stream = sys.stderr if stream is None else stream
         self.clock = clock
-        self.total = self.settled = self.failed = 0
+        self.total = self.settled = self.skipped = self.failed = 0
         self.provider = ""
+        self._before = 0
         self._began = self._shown = 0.0
         self._samples: deque[tuple[float, int]] = deque()
         self._bar: Any = None
@@ -54,13 +56,15 @@ class BatchProgress:
         if not self.quiet:
             tqdm.write(printable(line), file=self.stream)
 
-    def begin(self, total: int, provider: str) -> None:
-        self.total, self.provider = total, provider
+    def begin(self, todo: int, provider: str, skipped: int, failed: int) -> None:
+        self.total, self.provider = skipped + failed + todo, provider
+        self.skipped, self.failed = skipped, failed
+        self._before = skipped + failed
         self._began = self._shown = self.clock()
         self._samples.append((self._began, 0))
         if not self.quiet and self.stream.isatty():
             self._bar = tqdm(
-                total=total,
+                total=self.total,
                 # The text first: where a terminal is narrow, the bar gives way.
                 bar_format="{desc} |{bar}| {percentage:3.0f}%",
                 file=self.stream,
@@ -72,6 +76,8 @@ class BatchProgress:
         if outcome.status == "failed":
             self.failed += 1
             self.say(f"failed: {outcome.work.name}: {outcome.problem}")
+        elif outcome.status != "done":
+            self.skipped += 1
 
     def tick(self) -> None:
         now = self.clock()
@@ -98,9 +104,12 @@ class BatchProgress:
         since, before = self._samples[0]
         recent = _rate(self.settled - before, now - since)
         overall = _rate(self.settled, now - self._began)
-        left = tqdm.format_interval((self.total - self.settled) / recent) if recent else "?"
+        settled = self._before + self.settled
+        left = tqdm.format_interval((self.total - settled) / recent) if recent else "?"
+        skipped = f"{self.skipped} skipped, " if self.skipped else ""
         parts = [
-            f"{self.settled - self.failed} done, {self.failed} failed of {self.total}",
+            f"{settled - self.skipped - self.failed} done, {skipped}{self.failed} failed "
+            f"of {self.total}",
             f"{recent:.1f} images/s now, {overall:.1f} overall",
             f"{left} left",
         ]
@@ -108,7 +117,7 @@ class BatchProgress:
 
     def _show(self) -> None:
         if self._bar is not None:
-            self._bar.n = self.settled
+            self._bar.n = self._before + self.settled
             self._bar.set_description_str(self.line())
         elif not self.quiet:
             self.say(self.line())

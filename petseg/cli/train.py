@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from pathlib import Path
@@ -12,27 +13,39 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from petseg import download
-from petseg.cli.common import OK, Terminated, exits
+from petseg.cli.common import (
+    OK,
+    Terminated,
+    command,
+    exits,
+    hushed,
+    json_option,
+    numbers,
+    quiet_option,
+    variable,
+)
 from petseg.cli.quiet import quiet_import
 from petseg.cli.train_options import configure, hyperparameters
+from petseg.data import download
 from petseg.errors import DatasetError, MissingPackageError, PetsegError
-from petseg.recipes import RECIPES
-from petseg.runs import RunFolder, fresh_folder, newest_unfinished
+from petseg.training.reached import told
+from petseg.training.recipes import RECIPES
+from petseg.training.runs import RunFolder, fresh_folder, newest_unfinished
 
 RUNS = Path("runs")
 
-# What --resume may be given with: where things are, not what is computed.
-_PLACES = {"resume", "out", "data"}
+# What --resume may be given with: where things are and run, and what is shown.
+_PLACES = {"resume", "out", "data", "tensorboard", "devices", "quiet", "as_json"}
 
 
-@click.command()
+@command("train")
 @click.option(
     "--recipe",
     type=click.Choice(sorted(RECIPES)),
     default="article",
     show_default=True,
-    help="Where the options below take their values from when they are not given.",
+    help="Where the options below take their values from when they are not given.  What each "
+    "reaches: " + ".  ".join(f"{name}: {told(name)}" for name in RECIPES) + ".",
 )
 @click.option(
     "--data",
@@ -51,7 +64,18 @@ _PLACES = {"resume", "out", "data"}
     is_flag=True,
     help="Go on with the newest unfinished run in runs/, or with the one in --out.",
 )
+@click.option(
+    "--tensorboard", is_flag=True, help="Write what TensorBoard reads, too, in RUN/tensorboard."
+)
+@click.option(
+    "--devices",
+    callback=numbers,
+    metavar="N,...",
+    help="GPUs by their numbers, 0,1 say, which share each batch.  [default: the backend's choice]",
+)
 @click.option("--summary", is_flag=True, help="Print the network's layers and leave.")
+@quiet_option
+@json_option
 @hyperparameters
 @click.pass_context
 @exits
@@ -62,14 +86,21 @@ def main(
     data: Path | None,
     out: Path | None,
     resume: bool,
+    tensorboard: bool,
+    devices: tuple[int, ...] | None,
     summary: bool,
+    quiet: bool,
+    as_json: bool,
     **options: Any,
 ) -> int:
     """Train the VGG16 skip segmenter on Oxford-IIIT Pet or a folder in its layout.
 
-    Writes a run folder: model.keras, history.csv, curves.png, predictions.png, metrics.json.
-    Its path is printed to stdout, everything else to stderr.
+    Writes a run folder: model.keras, metrics.json, history.csv, pictures, and report.html, which
+    shows all of it and can be looked at after each epoch.  Its path is printed to stdout, or an
+    object with the run's figures (--json), everything else to stderr.
     """
+    if summary and as_json:
+        raise click.UsageError("--summary prints a table and trains nothing; leave out --json")
     if resume:
         _refuse_options(ctx)
         folder = _unfinished(out)
@@ -82,40 +113,48 @@ def main(
                 f"{out} holds a run already; go on with it by "
                 f"petseg-train --resume --out {out}, or choose another folder"
             )
-    training = _import_training()
+    trainer = _import_trainer()
     if summary:
-        click.echo(training.summary(config))
+        click.echo(trainer.summary(config))
         return OK
-    data = data or download.oxford_iiit_pet()
-    folder = RunFolder(out or fresh_folder(RUNS, f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe}"))
-    click.echo(f"run: {folder.path}\ndata: {data}", err=True)
-    try:
-        result = training.fit(config, data, folder.path)
-    except (KeyboardInterrupt, Terminated):
-        if folder.begun:
-            again = f"petseg-train --resume --out {folder.path}"
-            click.echo(f"\ngo on from the last whole epoch: {again}", err=True)
-        raise
-    finally:
-        if out is None:
-            with contextlib.suppress(OSError):
-                folder.path.rmdir()  # where nothing was begun in it
-    click.echo(
-        f"\non {result.images} images of the validation part:\n{result.scores.table()}\n\n"
-        f"next: petseg-export model.onnx --from {folder.path}",
-        err=True,
-    )
-    click.echo(folder.path)
+    with hushed(quiet):
+        data = data or download.oxford_iiit_pet()
+        folder = RunFolder(out or fresh_folder(RUNS, f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe}"))
+        click.echo(f"run: {folder.path}\ndata: {data}", err=True)
+        try:
+            result = trainer.fit(config, data, folder.path, tensorboard, devices or ())
+        except (KeyboardInterrupt, Terminated):
+            if folder.begun:
+                again = f"petseg-train --resume --out {folder.path}"
+                click.echo(f"\ngo on from the last whole epoch: {again}", err=True)
+            raise
+        finally:
+            if out is None:
+                with contextlib.suppress(OSError):
+                    folder.path.rmdir()  # where nothing was begun in it
+        report = folder.path / "report.html"
+        click.echo(
+            f"\non {result.images} images of the validation part:\n{result.scores.table()}\n\n"
+            f"report: {report}\nnext: petseg-export model.onnx --from {folder.path}",
+            err=True,
+        )
+    if as_json:
+        figures = {"images": result.images, **result.scores.as_dict()}
+        click.echo(json.dumps({"run": str(folder.path), "report": str(report), **figures}))
+    else:
+        click.echo(folder.path)
     return OK
 
 
 def _refuse_options(ctx: click.Context) -> None:
+    """Refuse what would have no effect, whether it is given here or by the environment."""
     given = [
-        parameter.opts[0]
+        variable(ctx, parameter) or parameter.opts[0]
         for parameter in ctx.command.params
         if parameter.name not in _PLACES
         and parameter.name is not None
-        and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+        and ctx.get_parameter_source(parameter.name)
+        in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     ]
     if given:
         raise click.UsageError(
@@ -141,11 +180,11 @@ def _data_of_resumed(ctx: click.Context, folder: RunFolder, data: Path | None) -
     return data
 
 
-def _import_training() -> ModuleType:
+def _import_trainer() -> ModuleType:
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     try:
         with quiet_import():
-            from petseg import training
+            from petseg.training import trainer
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in {"keras", "tensorflow"}:
@@ -156,4 +195,4 @@ def _import_training() -> ModuleType:
                 f"pip install {backend}"
             ) from error
         raise
-    return training
+    return trainer

@@ -9,8 +9,9 @@ from typing import Any, get_args
 
 import click
 
-from petseg.augmentation import Augmentation
-from petseg.recipes import (
+from petseg.data import class_file
+from petseg.data.augmentation import Augmentation
+from petseg.training.recipes import (
     RECIPES,
     OptimizerName,
     Precision,
@@ -162,6 +163,12 @@ _OPTIONS = (
         _choice(SplitName),
         "article: list.txt, 80/20; official: trainval.txt, 90/10, test.txt is never read.",
     ),
+    click.option(
+        "--classes",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="FILE.csv with name,value,color,foreground of each class, or a FILE.onnx that has "
+        "them.  [pet 1, background 2, border 3]",
+    ),
     _of_recipe("--precision", _choice(Precision), "auto takes bfloat16 where it is fast."),
     _of_recipe("--seed", click.IntRange(min=0), "Of split, drawn weights, order and augmentation."),
     click.option(
@@ -185,6 +192,7 @@ def configure(recipe: TrainConfig, options: Mapping[str, Any]) -> TrainConfig:
 
     Raises:
         click.UsageError: options that no run can have, or that do not go together.
+        DatasetError, ModelError: the file of classes holds none.
     """
     given = {name: value for name, value in options.items() if value is not None}
     # One batch size is the run's; several are the stages' own.
@@ -205,6 +213,8 @@ def configure(recipe: TrainConfig, options: Mapping[str, Any]) -> TrainConfig:
             given["encoder_weights"] = str(Path(given["encoder_weights"]).resolve())
         if "init" in given:
             given["init"] = str(given["init"].resolve())
+        if "classes" in given:
+            given["classes"] = class_file.read(given["classes"])
         if given.get("clip_norm") == 0:
             given["clip_norm"] = None
         return dataclasses.replace(

@@ -11,14 +11,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from petseg.engines.bell import Bell
+from petseg.engines.flight import Flight
 from petseg.engines.inference import Inference
 from petseg.engines.outcome import Batch, Outcome, Work
 from petseg.engines.pool import Pool, Worker
 from petseg.engines.tuning import BatchTuner
-from petseg.engines.worker import DeriveTask, ReadTask, Reply, Task, WriteTask, receive, send
-from petseg.errors import PetsegError
+from petseg.engines.worker import Reply, receive, send
+from petseg.errors import GOES_ON, PetsegError
 from petseg.runtime import Session
-from petseg.steps import Photo
 
 # Tasks in a worker's hands, so that it never waits for this process.
 TASKS_PER_WORKER = 2
@@ -37,32 +38,6 @@ _GATHER_SECONDS = 1.0
 _GRACE_SECONDS = 1.0
 
 
-@dataclass
-class Flight:
-    """An image under way, and the slot it holds."""
-
-    work: Work
-    slot: int
-    photo: Photo | None = None
-    read_seconds: float = 0.0
-    infer_seconds: float = 0.0
-
-    @property
-    def next_task(self) -> Task:
-        if self.work.derive:
-            return DeriveTask(self.work.mask, self.work.path, self.work.derive)
-        if self.photo is None:
-            return ReadTask(self.slot, self.work.path)
-        return WriteTask(self.slot, self.work.mask, self.photo)
-
-    @property
-    def verb(self) -> str:
-        """What is done to it, for people."""
-        if self.work.derive:
-            return "making formats of its mask"
-        return "reading it" if self.photo is None else "writing its mask"
-
-
 @dataclass(frozen=True)
 class Means:
     """What a flow runs on.
@@ -75,6 +50,7 @@ class Means:
         tuner: says how large batches are to be.
         most_workers: there may be up to so many.
         read_timeout: seconds after which a worker that is still at one task is killed.
+        bell: rings when there may be more in `todo`, which had nothing yet.
     """
 
     session: Session
@@ -84,6 +60,7 @@ class Means:
     tuner: BatchTuner
     most_workers: int
     read_timeout: float
+    bell: Bell | None = None
 
 
 class Flow:
@@ -92,7 +69,7 @@ class Flow:
     def __init__(
         self,
         means: Means,
-        todo: Iterator[Work],
+        todo: Iterator[Work | None],
         on_outcome: Callable[[Outcome], None],
         on_batch: Callable[[Batch], None],
         stopping: Callable[[], bool],
@@ -101,11 +78,11 @@ class Flow:
         self.tuner, self.most_workers = means.tuner, means.most_workers
         # Since the number of workers was looked at: images ended, and the session's busy seconds.
         self.ended, self.busy, self.since = 0, 0.0, time.perf_counter()
-        self.todo: Iterator[Work] | None = todo
+        self.todo: Iterator[Work | None] | None = todo
+        self.bell, self.starved = means.bell, False  # it had nothing yet when it was last asked
         self.on_outcome, self.on_batch, self.stopping = on_outcome, on_batch, stopping
         self.read_timeout = means.read_timeout
-        # On the clock: when the run ends although something is under way; None while it is not to
-        # stop.
+        # On the clock: when the run ends whatever is under way; None while it is not to stop.
         self.deadline: float | None = None
         # Seconds of this run, and when they were last counted on.
         self.clock, self.looked = 0.0, time.monotonic()
@@ -170,9 +147,12 @@ class Flow:
     def _next(self) -> Flight | None:
         if self.todo is None or not self.free:
             return None
-        work = next(self.todo, None)
+        try:
+            work = next(self.todo)
+        except StopIteration:
+            self.todo = work = None
+        self.starved = self.todo is not None and work is None
         if work is None:
-            self.todo = None
             return None
         self.reading += 1
         return Flight(work, self.free.pop())
@@ -185,7 +165,8 @@ class Flow:
         size = self.tuner.size
         while self.ready and self.batches < self.session.streams + BATCHES_WAITING:
             waited = 0.0 if self.batches else self.clock - self.gathering
-            if len(self.ready) < size and self.reading and waited < _GATHER_SECONDS:
+            coming = self.reading or self.starved
+            if len(self.ready) < size and coming and waited < _GATHER_SECONDS:
                 return
             self.gathering = self.clock
             flights = [self.ready.popleft() for _ in range(min(size, len(self.ready)))]
@@ -203,10 +184,15 @@ class Flow:
                 self.tuner.add(batch.images, batch.wall_seconds)
                 self.tuner.limit(self.session.batch_size)
                 self.busy += batch.wall_seconds
-                for flight in flights:
+                for place, flight in enumerate(flights):
                     flight.infer_seconds = batch.wall_seconds / batch.images
+                    if batch.padded is not None and flight.photo is not None:
+                        flight.photo = flight.photo._replace(padded=batch.padded[place])
                 self.on_batch(batch)
                 self.waiting.extend(flights)
+                continue
+            if self.bell is not None and pipe is self.bell.pipe:
+                self.bell.hear()
                 continue
             worker = self.pool.workers[pipe]
             try:
@@ -223,9 +209,7 @@ class Flow:
 
     def _replied(self, flight: Flight, reply: Reply) -> None:
         if reply.stop is not None:
-            raise PetsegError(
-                f"{reply.stop}; what is done stays valid, and the same command goes on from there"
-            )
+            raise PetsegError(f"{reply.stop}; {GOES_ON}")
         if reply.kept:
             self._end(flight, Outcome(flight.work, "kept"))
         elif reply.problem is not None:

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from petseg import steps
 from petseg.engines.outcome import Batch
+from petseg.errors import GOES_ON, DeviceLostError, ProviderError
 from petseg.runtime import Session, Stream
+from petseg.system.threads import native_thread
 
 T = TypeVar("T")
 
@@ -48,8 +50,7 @@ class Inference(Generic[T]):
         self._tasks: queue.SimpleQueue[tuple[T, Sequence[int], int] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[tuple[T, Batch | BaseException]] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._serve, args=(session.open_stream(),), daemon=True)
-            for _ in range(session.streams)
+            native_thread(self._serve, session.open_stream()) for _ in range(session.streams)
         ]
         for thread in self._threads:
             thread.start()
@@ -62,6 +63,8 @@ class Inference(Generic[T]):
         """The next result, once the bell has rung; raises what the session raised."""
         self.bell.recv_bytes()
         tag, result = self._results.get()
+        if isinstance(result, ProviderError):
+            raise ProviderError(f"{result}; {GOES_ON}") from result
         if isinstance(result, BaseException):
             raise result
         return tag, result
@@ -74,14 +77,23 @@ class Inference(Generic[T]):
                 unbegun.append(task[0])
         return unbegun
 
-    def close(self) -> None:
-        """End the threads, after the batches that are queued."""
+    def close(self, wait: bool = True) -> None:
+        """End the threads.
+
+        Args:
+            wait: for the batches that they are at and for those that are queued.  Otherwise no
+                more is begun, and each thread ends with its batch, or, if a device hangs, with the
+                process; pipes and arrays are theirs until then.
+        """
+        if not wait:
+            self.cancel()
         for _ in self._threads:
             self._tasks.put(None)
-        for thread in self._threads:
-            thread.join()
-        self.bell.close()
-        self._rope.close()
+        if wait:
+            for thread in self._threads:
+                thread.join()
+            self.bell.close()
+            self._rope.close()
 
     def _serve(self, stream: Stream) -> None:
         while (task := self._tasks.get()) is not None:
@@ -91,7 +103,12 @@ class Inference(Generic[T]):
                 started = time.perf_counter()
                 scores = steps.infer(stream, self.images[list(slots)])
                 self.probabilities[list(slots)] = scores
-                result = Batch(len(slots), time.perf_counter() - started, waiting)
+                seconds = time.perf_counter() - started
+                result = Batch(len(slots), seconds, waiting, stream.padded)
+            except DeviceLostError:
+                # The threads of other devices take it, and what else is in the queue.
+                self._tasks.put(task)
+                return
             except BaseException as error:  # raised again in the main thread, by `take`
                 result = error
             self._results.put((tag, result))

@@ -6,10 +6,14 @@ is written; there are as many images under way as slots, and so memory is bounde
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 
-from petseg.engines.flow import BATCHES_WAITING, TASKS_PER_WORKER, Flight, Flow, Means
+from petseg.engines.bell import Bell
+from petseg.engines.engine import Usage
+from petseg.engines.flight import Flight
+from petseg.engines.flow import BATCHES_WAITING, TASKS_PER_WORKER, Flow, Means
 from petseg.engines.inference import Inference
 from petseg.engines.outcome import Batch, Outcome, Work
 from petseg.engines.pool import Pool
@@ -17,6 +21,7 @@ from petseg.engines.tuning import BatchTuner
 from petseg.engines.worker import Slots
 from petseg.runtime import Session
 from petseg.steps import Job
+from petseg.system import machine
 
 
 class LocalEngine:
@@ -56,6 +61,11 @@ class LocalEngine:
         self.cpu_seconds = 0.0
 
     @property
+    def streams(self) -> int:
+        """The session's; fewer where a device was lost."""
+        return self.session.streams
+
+    @property
     def restarts(self) -> int:
         """Worker processes that died, or hung and were killed, and were replaced."""
         return self.pool.restarts
@@ -67,20 +77,22 @@ class LocalEngine:
 
     def run(
         self,
-        todo: Iterator[Work],
+        todo: Iterator[Work | None],
         on_outcome: Callable[[Outcome], None],
         on_batch: Callable[[Batch], None],
         stopping: Callable[[], bool],
+        bell: Bell | None = None,
     ) -> None:
         """Do all of `todo`, or, once `stopping` says so, no more than the session has begun with.
 
-        What else is under way then has no outcome, nor has what takes a second longer.
+        What else is under way then has no outcome, nor has what takes a second longer.  Where
+        `todo` yields None, nothing is there yet, and `bell` is rung when that may have changed.
 
         Raises:
             PetsegError: masks cannot be written, the session fails, or workers do not start.
         """
-        bell = self.pool.context.Pipe(duplex=False)
-        inference: Inference[list[Flight]] = Inference(self.session, *self.slots.arrays(), bell)
+        pipe = self.pool.context.Pipe(duplex=False)
+        inference: Inference[list[Flight]] = Inference(self.session, *self.slots.arrays(), pipe)
         means = Means(
             self.session,
             inference,
@@ -89,15 +101,34 @@ class LocalEngine:
             self.tuner,
             self.most_workers,
             self.read_timeout,
+            bell,
         )
         before = time.process_time()
-        self.pool.bells.add(inference.bell)
+        bells = [inference.bell] if bell is None else [inference.bell, bell.pipe]
+        for each in bells:
+            self.pool.bells.add(each)
         try:
             Flow(means, todo, on_outcome, on_batch, stopping).loop()
         finally:
-            self.pool.bells.remove(inference.bell)
-            inference.close()
+            for each in bells:
+                self.pool.bells.remove(each)
+            # Behind a second signal nobody waits for a batch that may never end.
+            error = sys.exception()
+            inference.close(wait=error is None or isinstance(error, Exception))
             self.cpu_seconds += time.process_time() - before
+
+    def used(self) -> Usage:
+        """What it took."""
+        own = machine.peak_memory()
+        return Usage(
+            workers=len(self.pool.workers),
+            batch_size=self.tuner.size,
+            trying=self.tuner.trying,
+            restarts=self.restarts,
+            infer_seconds=self.cpu_seconds,
+            peak_memory=None if own is None else own + self.peak_memory,
+            notes=self.session.notes,
+        )
 
     def close(self) -> None:
         """End the workers and let go of the shared memory."""

@@ -56,8 +56,10 @@ class Batch:
         images: how many.
         wall_seconds: how long it took, of one stream's time.
         waiting: images that were ready beyond this batch.
+        padded: see `runtime.Stream`; of each of its images.
     """
 
     images: int
     wall_seconds: float
     waiting: int
+    padded: list[int] | None = None

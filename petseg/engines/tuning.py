@@ -26,9 +26,14 @@ class BatchTuner:
         self.size = sizes[0]
         self.found: int | None = None
 
+    @property
+    def trying(self) -> bool:
+        """Whether `size` is one of several that are still being tried."""
+        return self._choice and self.found is None
+
     def add(self, images: int, seconds: float) -> None:
         """Count a batch: how many images it had, and how long one stream took for it."""
-        if not self._choice or self.found is not None or images not in self._rates:
+        if not self.trying or images not in self._rates:
             return
         rates = self._rates[images]
         rates.append(images / seconds)

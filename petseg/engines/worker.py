@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import signal
@@ -17,13 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg import machine, steps
-from petseg.errors import ImageError
-from petseg.sharedbuffer import SharedBuffer
-from petseg.steps import Job, MaskKeptError, Photo
-
-# What a file system says of a name that it cannot take; other file systems take others.
-_BAD_NAME = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
+from petseg import steps
+from petseg.engines.attempt import Verdict, attempt
+from petseg.steps import Job, Photo
+from petseg.system import machine
+from petseg.system.sharedbuffer import SharedBuffer
 
 
 # Tuples, because each is packed and unpacked for every photo.
@@ -154,27 +151,22 @@ def _serve(
     job: Job,
     started: float,
 ) -> Reply:
-    photo = certainty = problem = stop = None
-    kept = False
-    try:
-        if isinstance(task, ReadTask):
-            photo = steps.read(task.path, job, images[task.slot])
-        elif isinstance(task, WriteTask):
-            record = steps.write(task.name, task.photo, probabilities[task.slot], job)
-            certainty = (record.confidence, record.uncertain)
-        else:
-            steps.derive(task.name, task.path, task.formats, job)
-    except ImageError as error:
-        problem = str(error)
-    except MaskKeptError:
-        kept = True
-    except MemoryError:
-        problem = "out of memory; lower --max-pixels or --workers"
-    except OSError as error:
-        # Reading turns its own into ImageError: this one is the masks' file system.
-        if error.errno in _BAD_NAME and not isinstance(task, ReadTask):
-            problem = f"no mask can have this name there ({error.strerror}): {task.name}"
-        else:
-            stop = f"cannot write {error.filename or job.masks}: {error.strerror}"
+    photo = record = None
+    verdict = Verdict()
+    if isinstance(task, ReadTask):
+        pixels = images[task.slot]
+        photo, verdict = attempt(
+            lambda: steps.read(task.path, pixels, job.max_pixels), job.masks, None
+        )
+    elif isinstance(task, WriteTask):
+        scores = probabilities[task.slot]
+        record, verdict = attempt(
+            lambda: steps.write(task.name, task.photo, scores, job), job.masks, task.name
+        )
+    else:
+        _, verdict = attempt(
+            lambda: steps.derive(task.name, task.path, task.formats, job), job.masks, task.name
+        )
+    certainty = None if record is None else (record.confidence, record.uncertain)
     seconds = time.process_time() - started
-    return Reply(seconds, photo, certainty, problem, kept, stop, machine.peak_memory())
+    return Reply(seconds, photo, certainty, *verdict, machine.peak_memory())

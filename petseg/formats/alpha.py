@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg import png
 from petseg.classes import SegmentClass
-from petseg.formats.segmented import Segmented, look_up
-from petseg.transforms import enlarge
+from petseg.masks import png
+from petseg.masks.segmented import Segmented, look_up
+from petseg.photos.transforms import enlarge
 
 # Below the first the photo is gone, above the second it is whole; between them alpha rises evenly.
 # Without the ends cut off a breath of the whole background would stay.
@@ -19,7 +19,12 @@ _BORDER = "border"
 
 
 def encode(segmented: Segmented) -> bytes:
-    """PNG, RGBA, straight alpha.
+    """PNG of what `draw` draws."""
+    return png.encode(draw(segmented))
+
+
+def draw(segmented: Segmented) -> NDArray[np.uint8]:
+    """RGBA uint8 (H, W, 4), straight alpha.
 
     Alpha follows the probability that a pixel is foreground, where the border counts half.  For a
     mask that a person drew there are no probabilities: alpha falls evenly across the border that
@@ -29,7 +34,7 @@ def encode(segmented: Segmented) -> bytes:
     opacity = _drawn(segmented) if segmented.probabilities is None else _likely(segmented)
     rgba = np.empty((*opacity.shape, 4), np.uint8)
     rgba[..., :3], rgba[..., 3] = segmented.photo, opacity
-    return png.encode(np.asarray(cv2.copyTo(rgba, opacity, np.zeros_like(rgba)), np.uint8))
+    return np.asarray(cv2.copyTo(rgba, opacity, np.zeros_like(rgba)), np.uint8)
 
 
 def _shares(classes: tuple[SegmentClass, ...]) -> NDArray[np.float32]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from petseg import png
-from petseg.formats.segmented import Segmented
+from petseg.masks import png
+from petseg.masks.segmented import Segmented
 
 
 def encode(segmented: Segmented) -> bytes:

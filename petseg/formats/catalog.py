@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from petseg.errors import MissingPackageError
 from petseg.formats import alpha, binary, color, index, overlay
-from petseg.formats.segmented import Segmented
+from petseg.masks.segmented import Segmented
 
 
 @dataclass(frozen=True)

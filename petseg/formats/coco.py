@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from petseg.classes import SegmentClass
-from petseg.masks import MaskFile
-from petseg.temporary import replacing
-from petseg.text import as_text
+from petseg.masks.reading import MaskFile
+from petseg.system.temporary import replacing
+from petseg.system.text import as_text
 
 
 class CocoFile:
@@ -36,6 +36,7 @@ class CocoFile:
             classes: of the masks; those in the foreground become categories.
         """
         self.path = path
+        self.temporary = temporary
         self.classes = classes
         self.nameless = 0
         self._images = _Items(temporary / "coco-images.part")
@@ -102,7 +103,7 @@ class CocoFile:
             if item.foreground
         ]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path) as whole, whole.open("wb") as file:
+        with replacing(self.path, self.temporary) as whole, whole.open("wb") as file:
             file.write(b'{"images":[')
             self._images.pour(file)
             file.write(b'],\n"annotations":[')

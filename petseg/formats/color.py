@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from petseg.formats.index import to_values
-from petseg.formats.segmented import Segmented
+from petseg.masks.segmented import Segmented
 
 # Masks are flat areas, which the fastest level packs well, too.
 _COMPRESS_LEVEL = 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg import png
 from petseg.classes import SegmentClass, ids_to_values
-from petseg.formats.segmented import Segmented, look_up
+from petseg.masks import png
+from petseg.masks.segmented import Segmented, look_up
 
 
 def to_values(ids: NDArray[np.uint8], classes: tuple[SegmentClass, ...]) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from petseg.errors import ImageError
-from petseg.formats.segmented import Segmented, look_up
+from petseg.masks.segmented import Segmented, look_up
 
 _TINT = 0.45
 _QUALITY = 90
@@ -19,21 +19,30 @@ _MOST_PIXELS_A_SIDE = 65500
 
 
 def encode(segmented: Segmented) -> bytes:
-    """JPEG: foreground classes tinted in their colours, the foreground's edge outlined.
-
-    The outline is white inside and black outside, to be seen on every photo.
+    """JPEG of what `draw` draws.
 
     Raises:
         ImageError: a side is longer than JPEG allows.
     """
-    photo = segmented.photo
-    assert photo is not None
     height, width = segmented.ids.shape
     if max(height, width) > _MOST_PIXELS_A_SIDE:
         raise ImageError(
             f"an overlay is a JPEG, whose sides are at most {_MOST_PIXELS_A_SIDE} pixels; the "
             f"photo is {width}x{height}: leave out --format overlay"
         )
+    return to_jpeg(draw(segmented))
+
+
+def draw(segmented: Segmented) -> NDArray[np.uint8]:
+    """Foreground classes tinted in their colours, the foreground's edge outlined.
+
+    The outline is white inside and black outside, to be seen on every photo.
+
+    Returns:
+        RGB uint8 (H, W, 3).
+    """
+    photo = segmented.photo
+    assert photo is not None
     colors = np.zeros((256, 3), np.uint8)
     colors[: len(segmented.classes)] = [item.color for item in segmented.classes]
     tinted = cv2.addWeighted(photo, 1 - _TINT, look_up(segmented.ids, colors), _TINT, 0)
@@ -42,8 +51,13 @@ def encode(segmented: Segmented) -> bytes:
     thickness = max(1, round(min(inside.shape) * _OUTLINE))
     picture[_edge(inside, thickness)] = 255
     picture[_edge(~inside, thickness)] = 0
+    return np.ascontiguousarray(picture, np.uint8)
+
+
+def to_jpeg(picture: NDArray[np.uint8]) -> bytes:
+    """JPEG of an overlay, RGB uint8 (H, W, 3)."""
     encoded: bytes = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(picture), quality=_QUALITY, colorspace="RGB", colorsubsampling="420"
+        picture, quality=_QUALITY, colorspace="RGB", colorsubsampling="420"
     )
     return encoded
 

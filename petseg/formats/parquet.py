@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from petseg.classes import SegmentClass
-from petseg.masks import MaskFile
-from petseg.text import as_text
+from petseg.masks.reading import MaskFile
+from petseg.system.text import as_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

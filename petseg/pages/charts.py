@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -21,8 +22,10 @@ _COLORS = {
     "#010203": "var(--ink)",
     "#010204": "var(--line)",
     "#010205": "var(--first)",
+    "#010206": "var(--second)",
+    "#010207": "var(--third)",
 }
-_INK, _LINE, _FIRST = _COLORS
+_INK, _LINE, _FIRST, _SECOND, _THIRD = _COLORS
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "petseg",
@@ -42,6 +45,17 @@ _STYLE: dict[Any, Any] = {
 }
 # Inches of 72 points.
 _SIZE = (4.4, 2.1)
+# Lines differ in more than their colour.
+_LINES = ((_FIRST, "-"), (_SECOND, "--"), (_THIRD, ":"))
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture, and in words what it shows."""
+
+    title: str
+    svg: Markup
+    words: str
 
 
 def histogram(counts: Sequence[int], label: str, title: str) -> Markup:
@@ -86,6 +100,30 @@ def steps_over_time(
         axes.set_ylim(bottom=0)
         axes.set_xlabel(unit)
         axes.set_ylabel(label)
+
+    return _svg(draw, title)
+
+
+def lines(
+    places: Sequence[int], values: Mapping[str, Sequence[float]], label: str, title: str
+) -> Markup:
+    """Up to three lines over the same places.
+
+    Args:
+        places: whole numbers, ascending.
+        values: by the line's name, one for each place.
+        label: of the places.
+        title: the picture's name, for who cannot see it.
+    """
+
+    def draw(axes: Axes) -> None:
+        for (name, line), (color, style) in zip(values.items(), _LINES, strict=False):
+            axes.plot(places, line, color=color, linestyle=style, marker="o", ms=2.5, label=name)
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter("{x:g}")
+        if len(values) > 1:
+            axes.legend(frameon=False)
 
     return _svg(draw, title)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,14 +10,16 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from petseg import imageio, masks, steps
+from petseg import steps
 from petseg.classes import SegmentClass, values_to_ids
 from petseg.errors import ImageError
 from petseg.formats import color
-from petseg.formats.segmented import Segmented
-from petseg.masks import MaskFile
+from petseg.masks import reading
+from petseg.masks.reading import MaskFile
+from petseg.masks.segmented import Segmented
+from petseg.pages.html import data_address
 from petseg.pages.survey import foreground_share
-from petseg.records import read_bytes
+from petseg.photos import imageio
 
 # The longer side, pixels.
 _SIDE = 320
@@ -67,7 +68,8 @@ def draw(
     """
     path = folder / mask.name
     try:
-        ids = masks.decode(read_bytes(path), values_to_ids(classes), path)
+        data, _ = reading.load(path, mask.packed)
+        ids = reading.decode(data, values_to_ids(classes), path)
     except (OSError, ImageError):
         return None
     scale = _SIDE / max(mask.height, mask.width)
@@ -80,7 +82,7 @@ def draw(
     return Pair(
         name=mask.photo or mask.name,
         photo=photo,
-        mask=_address("image/png", color.encode(Segmented(small, classes))),
+        mask=data_address("image/png", color.encode(Segmented(small, classes))),
         width=size[0],
         height=size[1],
         area=foreground_share(mask, classes),
@@ -111,7 +113,7 @@ def _photo(mask: MaskFile, images: Path | None, size: tuple[int, int]) -> str | 
         raise ImageError(
             f"the photo has {width}x{height} pixels, and the mask is of {mask.width}x{mask.height}"
         )
-    return _address("image/jpeg", _jpeg(pixels, size))
+    return data_address("image/jpeg", _jpeg(pixels, size))
 
 
 def _jpeg(pixels: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
@@ -125,7 +127,3 @@ def _jpeg(pixels: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
         if len(encoded) <= _MOST_BYTES:
             break
     return encoded
-
-
-def _address(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,7 +1,8 @@
 """From values to one HTML file: templates, style and script lie beside this module.
 
-Whatever comes out of a value is escaped by Jinja, and made printable before that, so that names of
-files can neither hold elements nor turn around the text that they stand in.  The page's own rule
+Whatever comes out of a value is escaped by Jinja, and made printable and not too long before that,
+so that names of files can neither hold elements, nor turn around the text that they stand in, nor
+make a page of any size.  The page's own rule
 (Content-Security-Policy) lets browsers load nothing and run that one script alone.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import math
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import petseg
-from petseg.temporary import replacing
-from petseg.text import as_text, printable
+from petseg.system.temporary import write_whole
+from petseg.system.text import as_text, printable, shortened
+
+# Of one text that comes out of a value; names and messages are far shorter, unless crafted.
+_MOST_CHARACTERS = 500
 
 
-def write(path: Path, template: str, **values: object) -> None:
+def write(path: Path, template: str, temporary: Path | None = None, **values: object) -> None:
     """Write a page, whole or not at all.
 
     Args:
         path: where it goes.
         template: its name.
+        temporary: see `temporary.write_whole`.
         values: what the template names.
 
     Raises:
@@ -48,8 +54,12 @@ def write(path: Path, template: str, **values: object) -> None:
         )
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_whole(path, text.encode(), temporary)
+
+
+def data_address(kind: str, data: bytes) -> Markup:
+    """The `data:` address of a picture of such a media type; it holds nothing to escape."""
+    return Markup(f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}")
 
 
 def seconds(value: float) -> str:
@@ -64,8 +74,8 @@ def seconds(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share 0..1 as percent, with one decimal."""
-    return f"{100 * value:.1f} %"
+    """A share 0..1 as percent, with one decimal; a dash for nan, a share of nothing."""
+    return "\N{EN DASH}" if math.isnan(value) else f"{100 * value:.1f} %"
 
 
 def number(value: float) -> str:
@@ -95,5 +105,5 @@ def _environment() -> Environment:
 
 def _shown(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, Markup):
-        return printable(as_text(value))
+        return shortened(printable(as_text(value)), _MOST_CHARACTERS)
     return value

@@ -6,16 +6,15 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
-from petseg.masks import RESERVED
+from petseg.masks.reading import RESERVED
 from petseg.pages import charts, gallery, html
+from petseg.pages.charts import Chart
 from petseg.pages.gallery import Pair
-from petseg.pages.run import Run, read_failures
+from petseg.pages.run import FAILURES, Failures, Run, read_failures
 from petseg.pages.survey import Least, Survey
 
 # In `masks/petseg/`.
-NAME, _FAILURES = "report.html", "failures.csv"
+NAME = "report.html"
 
 # Bars of a histogram.
 _BARS = 50
@@ -33,21 +32,14 @@ class Group:
     pairs: list[Pair]
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A picture, and in words what it shows."""
-
-    title: str
-    svg: Markup
-    words: str
-
-
 def write(
     path: Path,
     survey: Survey,
     folder: Path,
     images: Path | None,
     run: Run | None,
+    failures: Failures,
+    temporary: Path | None = None,
 ) -> None:
     """Write the report.
 
@@ -57,9 +49,10 @@ def write(
         folder: of the masks.
         images: the folder of the photos, where it is known.
         run: the last one; None where nothing tells of it.
+        failures: of that run.
+        temporary: see `temporary.write_whole`.
 
     Raises:
-        PetsegError: the list of failures is not petseg's.
         OSError: it cannot be written.
     """
     groups = [
@@ -71,17 +64,28 @@ def write(
     html.write(
         path,
         "masks.html",
+        temporary,
         title=f"petseg: {folder.resolve().name}",
         made=datetime.datetime.now(datetime.UTC),
         folder=str(folder),
         survey=survey,
         run=run,
         speed=None if run is None else _speed(run),
-        failures=read_failures(folder / RESERVED / _FAILURES),
+        failures=failures,
         charts=_charts(survey),
         groups=[group for group in groups if group.pairs],
         photos_known=images is not None,
     )
+
+
+def failures_of(folder: Path, run: Run | None) -> Failures:
+    """The photos that failed in the last run on a folder of masks.
+
+    Raises:
+        PetsegError: what lies where their list goes is none of petseg's.
+    """
+    lists = (FAILURES,) if run is None else run.failures
+    return read_failures(folder / RESERVED / name for name in lists)
 
 
 def _pairs(chosen: Least, survey: Survey, folder: Path, images: Path | None) -> list[Pair]:
@@ -107,31 +111,35 @@ def _speed(run: Run) -> Chart | None:
 
 def _charts(survey: Survey) -> list[Chart]:
     found = []
-    for title, label, values, what in (
-        ("Area", "foreground's share of the photo", survey.areas, "foreground takes"),
-        ("Confidence", "confidence", survey.confidence, "confidence is"),
-        ("Uncertain pixels", "share of uncertain pixels", survey.uncertain, "uncertain pixels are"),
+    for title, label, values in (
+        ("Area", "foreground's share of the photo", survey.areas),
+        ("Confidence", "confidence", survey.confidence),
+        ("Uncertain pixels", "share of uncertain pixels", survey.uncertain),
     ):
         if len(values):
             low, middle, high = (html.percent(values.quantile(q)) for q in (0.05, 0.5, 0.95))
             words = (
-                f"In half of the masks the {what} less than {middle}; in nine of ten it lies "
-                f"between {low} and {high}."
+                f"In half of the masks less than {middle}, in nine of ten between {low} and {high}."
+                if len(values) > 1
+                # The middle of its bin might be another value than the page's other figures.
+                else f"{html.percent(values.mean)}, of one mask."
             )
             svg = charts.histogram(values.grouped(_BARS).tolist(), label, f"chart: {title}")
             found.append(Chart(title, svg, words))
     written = survey.written.as_dict()
     if written is not None and len(written["counts"]) > 1:
-        counts, width = written["counts"], written["bin_seconds"]
-        unit, size = _unit(len(counts) * width)
+        width = written["bin_seconds"]
+        rates = [count / width for count in written["counts"]]
+        unit, size = _unit(len(rates) * width)
         begin = datetime.datetime.fromtimestamp(written["begin_seconds"], datetime.UTC)
         words = (
-            f"Masks by the time of their files, from {begin:%Y-%m-%d %H:%M:%S} UTC on, in spans "
-            f"of {html.seconds(width)}."
+            f"By the times of their files, from {begin:%Y-%m-%d %H:%M:%S} UTC on, in whatever "
+            f"runs and on whatever machines: at most {html.number(max(rates))} masks a second, in "
+            f"spans of {html.seconds(width)}."
         )
         label = f"{unit} since then"
         svg = charts.steps_over_time(
-            counts, 0.0, width / size, label, "masks", "chart: masks over time"
+            rates, 0.0, width / size, label, "masks/s", "chart: masks over time"
         )
         found.append(Chart("When the masks were written", svg, words))
     return found

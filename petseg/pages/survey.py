@@ -9,8 +9,8 @@ from collections import Counter
 from typing import NamedTuple
 
 from petseg.classes import SegmentClass
-from petseg.distributions import Histogram, OverTime
-from petseg.masks import MaskFile
+from petseg.masks.reading import MaskFile
+from petseg.system.distributions import Histogram, OverTime
 
 # Masks of each kind that are shown.
 SHOWN = 12

@@ -9,9 +9,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from petseg.errors import ModelError, ProviderError
-from petseg.machine import usable_cores
-from petseg.signature import INPUT, MASK, PROBABILITIES, Signature
+from petseg.errors import ModelError, ProviderError, first_line
+from petseg.modelfile.signature import INPUT, MASK, PROBABILITIES, Signature
+from petseg.system.machine import usable_cores
 
 # To choose from; larger ones cost memory.
 BATCH_SIZES = {"cuda": (8, 16, 32, 64, 128), "cpu": (1, 2, 4, 8)}
@@ -23,12 +23,19 @@ _CUDA_OPTIONS = {
     "cudnn_conv_use_max_workspace": "1",
     "do_copy_in_default_stream": "1",
 }
-# A run raises one of the first two, the making of a buffer the last.
+_ERRORS = ort.capi.onnxruntime_pybind11_state
+# A run raises one of the first, whichever part of the provider fails, of which older versions lack
+# some; the making of a buffer raises the last.
 _RUN_ERRORS = (
-    ort.capi.onnxruntime_pybind11_state.RuntimeException,
-    ort.capi.onnxruntime_pybind11_state.Fail,
+    *(
+        getattr(_ERRORS, name)
+        for name in ("RuntimeException", "Fail", "EPFail", "EngineError", "DeviceReset")
+        if hasattr(_ERRORS, name)
+    ),
     RuntimeError,
 )
+# As onnxruntime refuses a graph that needs another provider, where that is forbidden.
+_NOT_ALL_NODES = "fallback to CPU EP"
 _OUT_OF_MEMORY = ("out of memory", "out_of_memory", "failed to allocate", "_alloc_failed")
 
 
@@ -47,6 +54,8 @@ class OrtSession:
         provider: str,
         precision: str = "auto",
         batch_size: int | None = None,
+        device: int = 0,
+        threads: int | None = None,
     ) -> None:
         """Load the model.
 
@@ -56,6 +65,8 @@ class OrtSession:
             provider: "cuda" or "cpu".
             precision: of `providers.PRECISIONS`.
             batch_size: images at once; None leaves the choice.
+            device: which GPU, by CUDA's number; 0 for "cpu".
+            threads: that a batch is shared out among on the CPU; None for one a core.
 
         Raises:
             ModelError: onnxruntime refuses the file, or its inputs and outputs are not petseg's.
@@ -67,10 +78,11 @@ class OrtSession:
         self.precision = _resolve(precision, signature.precision, provider)
         self.batch_sizes = BATCH_SIZES[provider] if batch_size is None else (batch_size,)
         self.batch_size = self.batch_sizes[-1]
-        # On the CPU each batch is shared out among all cores.
+        # On the CPU each batch is shared out among all threads.
         self.streams = 1
+        self.device = device
         self.notes: list[str] = []
-        self._session = _open(model, provider, self.precision)
+        self._session = _open(model, provider, self.precision, device, threads)
         _check_interface(self._session, signature, model)
 
     def open_stream(self) -> OrtStream:
@@ -81,17 +93,21 @@ class OrtSession:
         """Take smaller batches, after an error with one of `size` images.
 
         Raises:
-            ProviderError: the device has no memory for a single image.
-            Exception: `error`, where it is not about memory.
+            ProviderError: the device has no memory for a single image, or `error` is not about
+                memory: the device is lost, say.
         """
-        if not any(words in str(error).lower() for words in _OUT_OF_MEMORY):
-            raise error
+        if not _is_about_memory(error):
+            raise ProviderError(f"{self.provider} failed: {first_line(error)}") from error
         if size == 1:
             raise ProviderError(
-                f"{self.provider} is out of memory even for one image: {error}"
+                f"{self.provider} is out of memory even for one image: {first_line(error)}"
             ) from error
         self.batch_size = size // 2
         self.notes.append(f"{self.provider} ran out of memory; batch size now {self.batch_size}")
+
+
+def _is_about_memory(error: Exception) -> bool:
+    return any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 class OrtStream:
@@ -101,27 +117,36 @@ class OrtStream:
         self._session = session
         self._onnx_session = onnx_session
         self._bindings: dict[int, _Binding] = {}
+        self.padded: list[int] | None = None
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         parts = []
+        padded: list[int] = []
         first = 0
         while first < len(images):
             size = self._session.batch_size
             part = images[first : first + size]
+            shape = min(1 << (len(part) - 1).bit_length(), size)
             try:
-                parts.append(self._run_padded(part, size))
+                parts.append(self._run_padded(part, shape))
             except _RUN_ERRORS as error:
                 self._session.halve(size, error)
                 self._bindings.clear()
                 continue
+            padded += [shape] * len(part)
             first += len(part)
+        # The CPU provider adds up in the same order whatever the shape; cuDNN has algorithms.
+        self.padded = padded if self._session.provider == "cuda" else None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _run_padded(self, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
-        shape = min(1 << (len(images) - 1).bit_length(), batch_size)
+    def _run_padded(self, images: NDArray[np.uint8], shape: int) -> NDArray[np.uint8]:
         if shape not in self._bindings:
             self._bindings[shape] = _Binding(
-                self._onnx_session, self._session.signature, shape, self._session.provider
+                self._onnx_session,
+                self._session.signature,
+                shape,
+                self._session.provider,
+                self._session.device,
             )
         return self._bindings[shape].run(images)
 
@@ -130,14 +155,19 @@ class _Binding:
     """Input and output buffers of one batch shape, on the session's device."""
 
     def __init__(
-        self, session: ort.InferenceSession, signature: Signature, batch: int, provider: str
+        self,
+        session: ort.InferenceSession,
+        signature: Signature,
+        batch: int,
+        provider: str,
+        device: int,
     ) -> None:
         size = signature.size
         self._session = session
         self._host = np.zeros((batch, size, size, 3), np.uint8)
-        self._input = ort.OrtValue.ortvalue_from_numpy(self._host, provider, 0)
+        self._input = ort.OrtValue.ortvalue_from_numpy(self._host, provider, device)
         self._output = ort.OrtValue.ortvalue_from_shape_and_type(
-            [batch, len(signature.classes), size, size], np.uint8, provider, 0
+            [batch, len(signature.classes), size, size], np.uint8, provider, device
         )
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(INPUT, self._input)
@@ -173,7 +203,9 @@ def _resolve(precision: str, stored: str, provider: str) -> str:
     return precision
 
 
-def _open(model: Path, provider: str, precision: str) -> ort.InferenceSession:
+def _open(
+    model: Path, provider: str, precision: str, device: int, threads: int | None
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # Spinning threads would take the cores that decode and encode.
@@ -183,24 +215,44 @@ def _open(model: Path, provider: str, precision: str) -> ort.InferenceSession:
         options.intra_op_num_threads = 1
         # Refuses a graph of which any node would run on the CPU.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        providers = [(_CUDA, {**_CUDA_OPTIONS, "use_tf32": str(int(precision == "tf32"))})]
+        own = {"device_id": str(device), "use_tf32": str(int(precision == "tf32"))}
+        providers = [(_CUDA, {**_CUDA_OPTIONS, **own})]
     else:
-        options.intra_op_num_threads = usable_cores()
+        options.intra_op_num_threads = threads or usable_cores()
     try:
         # With its fallback onnxruntime would print, try the CPU, and hide the first error.
         session = ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
     except Exception as error:
         # onnxruntime's errors share no base class but Exception; some are Python's own.
-        own = type(error).__module__.startswith("onnxruntime")
-        if not own and not isinstance(error, RuntimeError | ValueError):
+        theirs = type(error).__module__.startswith("onnxruntime")
+        if not theirs and not isinstance(error, RuntimeError | ValueError):
             raise
         if provider == "cuda":
-            raise ProviderError(f"CUDA cannot run every node of {model}: {error}") from error
+            raise ProviderError(_refusal(error, model, device)) from error
         raise ModelError(f"onnxruntime cannot load {model}: {error}") from error
     wanted = _CUDA if provider == "cuda" else _CPU
     if session.get_providers()[0] != wanted:
         raise ProviderError(f"asked for {wanted}, got {session.get_providers()[0]}")
     return session
+
+
+def _refusal(error: Exception, model: Path, device: int) -> str:
+    """Why a GPU does not take a model, and what to do about it."""
+    found = first_line(error)
+    if _NOT_ALL_NODES in str(error):
+        return (
+            f"CUDA cannot run every node of {model} on device {device}: {found}; "
+            "--provider openvino and cpu can"
+        )
+    if _is_about_memory(error):
+        return (
+            f"CUDA has no memory for {model} on device {device}: {found}; nvidia-smi shows who "
+            "holds it, and --devices takes another GPU"
+        )
+    return (
+        f"CUDA cannot be started on device {device}: {found}; see whether nvidia-smi shows it in "
+        "good health; --provider openvino and cpu do without"
+    )
 
 
 def _check_interface(session: ort.InferenceSession, signature: Signature, model: Path) -> None:

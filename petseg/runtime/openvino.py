@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg.errors import MissingPackageError, ModelError, ProviderError
-from petseg.machine import usable_cores
-from petseg.signature import INPUT, PROBABILITIES, Signature
+from petseg.errors import MissingPackageError, ModelError, ProviderError, first_line
+from petseg.modelfile.signature import INPUT, PROBABILITIES, Signature
+from petseg.system.machine import Lack, usable_cores
 
 # As OpenVINO names what the network is computed in (ov::hint::inference_precision).
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-def problem() -> str | None:
+def problem() -> Lack | None:
     """What is missing for OpenVINO, and what to do about it; None where nothing is."""
     if importlib.util.find_spec("openvino") is None:
-        return "the package openvino is not installed; pip install 'petseg[openvino]'"
+        return Lack("the package openvino is not installed", "pip install 'petseg[openvino]'")
     return None
 
 
@@ -43,6 +43,7 @@ class OpenVinoSession:
         signature: Signature,
         precision: str = "auto",
         batch_size: int | None = None,
+        threads: int | None = None,
     ) -> None:
         """Compile the model.
 
@@ -51,6 +52,7 @@ class OpenVinoSession:
             signature: the file's.
             precision: "auto", "float32", "bfloat16", or "int8" for a file that is stored in it.
             batch_size: images that a stream takes at once; 1 if None.
+            threads: of all streams; None for one a core.
 
         Raises:
             MissingPackageError: OpenVINO is not installed.
@@ -66,13 +68,12 @@ class OpenVinoSession:
         self.batch_size = batch_size or 1
         self.batch_sizes: tuple[int, ...] = (self.batch_size,)
         self.notes: list[str] = []
-        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        computed = _resolve(precision, signature.precision, has_bfloat16)
+        computed = _resolve(precision, signature.precision, has_bfloat16(core))
         self.precision = "int8" if signature.precision == "int8" else computed
         config = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": _HINTS[computed],
-            "INFERENCE_NUM_THREADS": usable_cores(),
+            "INFERENCE_NUM_THREADS": threads or usable_cores(),
             # The workers need the cores, too; a pinned thread would wait for one of them.
             "ENABLE_CPU_PINNING": False,
         }
@@ -94,6 +95,9 @@ class OpenVinoSession:
 class OpenVinoStream:
     """One inference request, with its buffers; see `session.Stream`."""
 
+    # All its batches have one shape.
+    padded = None
+
     def __init__(self, request: Any, batch_size: int) -> None:
         self._request = request
         self._batch_size = batch_size
@@ -106,15 +110,28 @@ class OpenVinoStream:
             part = images[first : first + self._batch_size]
             # What is left behind `part` is an earlier batch; its results are not looked at.
             self._input[: len(part)] = part
-            self._request.infer()
+            try:
+                self._request.infer()
+            except RuntimeError as error:
+                raise ProviderError(f"openvino failed: {first_line(error)}") from error
             result[first : first + len(part)] = self._output[: len(part)]
         return result
 
 
-def _resolve(precision: str, stored: str, has_bfloat16: bool) -> str:
+def has_bfloat16(core: Any) -> bool:
+    """Whether the processor computes in bfloat16, as an `openvino.Core` says it."""
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _resolve(precision: str, stored: str, bfloat16: bool) -> str:
     """What the layers that are not int8 are computed in."""
     if precision == "auto" or (precision == "int8" and stored == "int8"):
-        return "bfloat16" if has_bfloat16 else "float32"
+        return "bfloat16" if bfloat16 else "float32"
+    if stored == "int8":
+        raise ProviderError(
+            f"--precision {precision}: openvino computes a file stored in int8 in int8; "
+            "petseg-export --precision makes other files"
+        )
     if precision == "int8":
         raise ProviderError(
             f"--precision int8 needs a file stored in int8, and this one is stored in {stored}; "
@@ -124,7 +141,7 @@ def _resolve(precision: str, stored: str, has_bfloat16: bool) -> str:
         raise ProviderError(
             f"--precision {precision}: OpenVINO computes in {', '.join(_HINTS)} and int8"
         )
-    if precision == "bfloat16" and not has_bfloat16:
+    if precision == "bfloat16" and not bfloat16:
         raise ProviderError(
             "--precision bfloat16: this processor has no bfloat16 arithmetic; take float32 or auto"
         )

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from petseg.errors import ProviderError
+from petseg.modelfile.signature import Signature
 from petseg.runtime import cuda, openvino
+from petseg.runtime.devices import DevicesSession
 from petseg.runtime.onnx import OrtSession
 from petseg.runtime.openvino import OpenVinoSession
 from petseg.runtime.session import Session
-from petseg.signature import Signature
+from petseg.system.machine import Lack, usable_cores
 
 PROVIDERS = ("auto", "cuda", "openvino", "cpu")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16", "int8")
@@ -35,7 +37,7 @@ def choose(provider: str) -> Choice:
         raise ValueError(f"provider is one of {PROVIDERS}, not {provider!r}")
     if provider == "cpu":
         return Choice("cpu", "as asked for")
-    missing: dict[str, str] = {}
+    missing: dict[str, Lack] = {}
     for name, module in (("cuda", cuda), ("openvino", openvino)):
         if provider not in ("auto", name):
             continue
@@ -45,7 +47,9 @@ def choose(provider: str) -> Choice:
             return Choice(name, "as asked for" if provider == name else f"it is there{lacking}")
         missing[name] = problem
     if provider != "auto":
-        raise ProviderError(f"--provider {provider}: {missing[provider]}")
+        lack = missing[provider]
+        doctor = "" if lack.command else "; petseg doctor looks at all that it needs"
+        raise ProviderError(f"--provider {provider}: {lack}{doctor}")
     return Choice("cpu", "; ".join(f"no {name}: {why}" for name, why in missing.items()))
 
 
@@ -55,6 +59,8 @@ def open_session(
     provider: str,
     precision: str = "auto",
     batch_size: int | None = None,
+    devices: tuple[int, ...] | None = None,
+    cores: int | None = None,
 ) -> Session:
     """Load a model.
 
@@ -63,12 +69,27 @@ def open_session(
         signature: the file's.
         provider: "cuda", "openvino" or "cpu", as `choose` gives it.
         precision: of PRECISIONS; what the network is computed in.
-        batch_size: images at once; None leaves the choice.
+        batch_size: images at once, on each device; None leaves the choice.
+        devices: the GPUs to use, by CUDA's numbers; for other providers, as many sessions share
+            the cores.  None for the first GPU, or all cores as one.
+        cores: of the processor, to compute with; None for all that this process may use.
 
     Raises:
         ModelError: the file cannot be run.
         ProviderError: the provider cannot be had, cannot run every node, or has no such precision.
     """
-    if provider == "openvino":
-        return OpenVinoSession(model, signature, precision, batch_size)
-    return OrtSession(model, signature, provider, precision, batch_size)
+    chosen = devices or (0,)
+    if provider == "cuda" and devices and (problem := cuda.missing(devices)):
+        raise ProviderError(f"--devices {','.join(map(str, devices))}: {problem}")
+    each, rest = divmod(cores or usable_cores(), len(chosen))
+    sessions: dict[int, Session] = {}
+    for place, device in enumerate(chosen):
+        threads = max(1, each + (place < rest))
+        if provider == "openvino":
+            sessions[device] = OpenVinoSession(model, signature, precision, batch_size, threads)
+        else:
+            gpu = device if provider == "cuda" else 0
+            sessions[device] = OrtSession(
+                model, signature, provider, precision, batch_size, gpu, threads
+            )
+    return sessions[chosen[0]] if len(sessions) == 1 else DevicesSession(sessions)

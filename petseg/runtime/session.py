@@ -7,16 +7,28 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg.signature import Signature
+from petseg.modelfile.signature import Signature
 
 
 class Stream(Protocol):
-    """A way through the network, with buffers of its own; it belongs to one thread."""
+    """A way through the network, with buffers of its own; it belongs to one thread.
+
+    Attributes:
+        padded: for each image of the last run, how many places the batch had that it was computed
+            in, where the result depends on that; None where it does not.
+    """
+
+    @property
+    def padded(self) -> list[int] | None: ...
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """RGB uint8 (N, S, S, 3) to probabilities uint8 (N, C, S, S), where 255 is certainty.
 
         Any N goes; up to the session's `batch_size` it goes at once.
+
+        Raises:
+            ProviderError: the device failed, or has no memory for a single image.
+            DeviceLostError: this stream is no more; others of the session are for its batches.
         """
         ...
 
@@ -30,7 +42,7 @@ class Session(Protocol):
         precision: what the network is computed in.
         batch_sizes: images that a stream may be given at once, ascending; try which is best.
         batch_size: the most that it takes at once; falls when memory runs out.
-        streams: how many streams at a time use the whole machine.
+        streams: how many streams at a time use the whole machine; falls when a device is lost.
         notes: what happened that the user should know.
     """
 
@@ -38,9 +50,15 @@ class Session(Protocol):
     provider: str
     precision: str
     batch_sizes: tuple[int, ...]
-    batch_size: int
-    streams: int
-    notes: list[str]
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def streams(self) -> int: ...
+
+    @property
+    def notes(self) -> list[str]: ...
 
     def open_stream(self) -> Stream:
         """A new stream."""
@@ -49,6 +67,8 @@ class Session(Protocol):
 
 class NoSession:
     """What stands in a session's place where no photo needs the network: it takes no batch."""
+
+    padded = None
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature

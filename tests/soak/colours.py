@@ -1,7 +1,8 @@
 """A network that takes no time and still sees the photo: its scores are the photo's colours.
 
 Where red is strongest a mask says pet, where green is background, and where blue is border.  So a
-mask is a photo's own, to be told from every other's, and known without petseg.
+mask is a photo's own, to be told from every other's, and known without petseg.  Black is as little
+of each as there is: no network gives every class a probability of 0.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from petseg import imageio, signature, transforms
 from petseg.classes import PET_CLASSES
-from petseg.signature import Signature
+from petseg.modelfile import signature
+from petseg.modelfile.signature import Signature
+from petseg.photos import imageio, transforms
 
 SIDE = 64
 
@@ -27,7 +29,8 @@ def write_model(path: Path) -> Path:
     scores = helper.make_tensor_value_info(signature.PROBABILITIES, bytes_, ["N", 3, SIDE, SIDE])
     mask = helper.make_tensor_value_info(signature.MASK, bytes_, ["N", SIDE, SIDE])
     nodes = [
-        helper.make_node("Transpose", [images.name], [scores.name], perm=[0, 3, 1, 2]),
+        helper.make_node("Transpose", [images.name], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Clip", ["planes", "least"], [scores.name]),
         helper.make_node("ArgMax", [scores.name], ["ids"], axis=1, keepdims=0),
         helper.make_node("Cast", ["ids"], [mask.name], to=bytes_),
     ]
@@ -36,6 +39,7 @@ def write_model(path: Path) -> Path:
         "colours",
         [images],
         [mask, scores],
+        [helper.make_tensor("least", bytes_, [], [1])],
         value_info=[helper.make_tensor_value_info("ids", ids, ["N", SIDE, SIDE])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
@@ -63,6 +67,7 @@ class ColourSession:
 
     provider, precision, streams, batch_size = "cpu", "float32", 1, 8
     batch_sizes = (8,)
+    padded: list[int] | None = None
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -71,4 +76,4 @@ class ColourSession:
         return self
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return images.transpose(0, 3, 1, 2)
+        return np.maximum(images.transpose(0, 3, 1, 2), 1)

@@ -21,10 +21,13 @@ TARGETS = (
     "model-file",
     "signature",
     "classes",
+    "class-file",
     "mask-file",
     "record",
     "training-list",
     "photo-list",
+    "list-table",
+    "archive",
 )
 MAX_BYTES = 8192
 
@@ -61,15 +64,17 @@ def run(target: str, seconds: int, seed: int, keep: Path) -> dict[str, int | str
     """
     arguments = ["--one", "--target", target, "--seconds", str(seconds), "--seed", str(seed)]
     path = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-m", "soak.fuzz", *arguments, "--keep", str(keep)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
-    )
+    # It ends without a last word, and leaves its files to us.
+    with tempfile.TemporaryDirectory(prefix="petseg-fuzz-") as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "soak.fuzz", *arguments, "--keep", str(keep)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "TMPDIR": folder},
+        )
     runs = re.search(r"Done (\d+) runs|stat::number_of_executed_units: *(\d+)", done.stdout)
     edges = re.findall(r"cov: (\d+)", done.stdout)
     finding = ""

@@ -5,28 +5,35 @@ A target returns, or raises what its parser is documented to raise; everything e
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
+import os
+import tarfile
 import tempfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from petseg import dataset, masks, png, records, signature, sources
 from petseg.classes import PET_CLASSES, SegmentClass, ids_to_values, values_to_ids
-from petseg.errors import DatasetError, ModelError, PetsegError
+from petseg.data import class_file, dataset
+from petseg.errors import DatasetError, ImageError, ModelError, PetsegError
 from petseg.formats import index
-from petseg.formats.segmented import Segmented
-from petseg.record import Box, ImageIdentity, Maker, Record
-from petseg.records import MaskState
-from petseg.signature import Signature
+from petseg.masks import png, reading, records
+from petseg.masks.record import Box, ImageIdentity, Maker, Record
+from petseg.masks.records import MaskState
+from petseg.masks.segmented import Segmented
+from petseg.modelfile import signature
+from petseg.modelfile.signature import Signature
+from petseg.photos import lists, sources
+from petseg.remote.archives import SUFFIXES, Archives
 from soak import colours
-from soak.mutants import repaired
-
-FOLDER = Path(tempfile.gettempdir())
+from soak.mutation import repaired
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,15 @@ class Target:
 
     run: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
+
+
+@contextlib.contextmanager
+def written(data: bytes, suffix: str) -> Iterator[Path]:
+    """A file that holds these bytes, for parsers that want one; it is gone when they are done."""
+    with tempfile.NamedTemporaryFile(prefix="petseg-fuzz-", suffix=suffix) as file:
+        file.write(data)
+        file.flush()
+        yield Path(file.name)
 
 
 def model_file(data: bytes) -> None:
@@ -82,6 +98,16 @@ def class_values(data: bytes) -> None:
         _check_classes(found)
 
 
+def class_file_text(data: bytes) -> None:
+    """`class_file.parse`: the classes of somebody's own masks."""
+    try:
+        found = class_file.parse(data.decode("utf-8", "replace"))
+    except ValueError:
+        return
+    assert len({item.name for item in found}) == len(found) > 1
+    _check_classes(found)
+
+
 def _check_classes(classes: tuple[SegmentClass, ...]) -> None:
     values, ids = ids_to_values(classes), values_to_ids(classes)
     assert len(values) == len(classes)
@@ -92,7 +118,7 @@ def _check_classes(classes: tuple[SegmentClass, ...]) -> None:
 def mask_file(data: bytes) -> None:
     """`records.judge`, `png.chunks` and what tables ask of a mask; also with checksums that fit."""
     for png_data in (data, repaired(data)):
-        size = sum(len(content) + 12 for _, content in png.chunks(png_data))
+        size = sum(len(part.data) + 12 for part in png.chunks(png_data))
         assert size <= len(png_data)
         state, record = records.judge(png_data, max_pixels=10_000)
         assert state is not MaskState.ABSENT
@@ -100,14 +126,12 @@ def mask_file(data: bytes) -> None:
         if record is not None:
             _check_record(record)
             assert records._walk(png_data).seal is not None
-        path = FOLDER / f"petseg-fuzz-{id(FOLDER)}.png"
-        path.write_bytes(png_data)
-        found = masks._read(
-            path, path.name, PET_CLASSES, values_to_ids(PET_CLASSES), {}, True, 10_000
-        )
+        with written(png_data, ".png") as path:
+            found = reading._read(
+                path, path.name, PET_CLASSES, values_to_ids(PET_CLASSES), {}, True, 10_000
+            )
         if found is not None:
             _check_told(found)
-    path.unlink()
 
 
 def record_text(data: bytes) -> None:
@@ -131,7 +155,7 @@ def _check_record(found: Record) -> None:
     assert "/" not in found.image.name
 
 
-def _check_told(found: masks.MaskFile) -> None:
+def _check_told(found: reading.MaskFile) -> None:
     """What tables compute of a mask."""
     assert found.ids is not None
     assert sum(count / sum(found.class_pixels) for count in found.class_pixels) > 0.99
@@ -140,14 +164,11 @@ def _check_told(found: masks.MaskFile) -> None:
 
 def training_list(data: bytes) -> None:
     """`dataset.read_list`, and what is made of its names."""
-    path = FOLDER / f"petseg-fuzz-{id(FOLDER)}.txt"
-    path.write_bytes(data)
     try:
-        names = dataset.read_list(path)
+        with written(data, ".txt") as path:
+            names = dataset.read_list(path)
     except DatasetError:
         return
-    finally:
-        path.unlink()
     assert names
     for name in names:
         assert name.strip() == name != ""
@@ -158,20 +179,54 @@ def training_list(data: bytes) -> None:
 
 def photo_list(data: bytes) -> None:
     """`sources.find` with a list."""
-    path = FOLDER / f"petseg-fuzz-{id(FOLDER)}.list"
-    path.write_bytes(data)
     try:
-        found = list(sources.find(str(FOLDER), path))
+        with written(data, ".list") as path:
+            found = list(sources.find(str(path.parent), path))
     except PetsegError:
         return
-    finally:
-        path.unlink()
     names = [source.name for source in found]
     for name in names:
         assert name
         assert not name.startswith("/")
         assert ".." not in name.split("/")
         assert "\0" not in name
+
+
+def list_table(data: bytes) -> None:
+    """`lists.read_table` with a list of JSON lines."""
+    try:
+        with written(data, ".jsonl") as path:
+            found = list(lists.read_table(path))
+    except PetsegError:
+        return
+    lines = [place.removeprefix("line ") for place, _ in found]
+    assert lines == sorted(set(lines), key=int)
+    for _, name in found:
+        assert name
+        assert b"\0" not in os.fsencode(name)
+
+
+def archive(data: bytes) -> None:
+    """`Archives`, listed and read, as if the bytes were of each kind."""
+    for suffix in SUFFIXES:
+        with written(data, suffix) as path:
+            found = Archives(str(path))
+            try:
+                for name, entry in found.find().items():
+                    assert isinstance(name, str)
+                    assert abs(entry.mtime_ns) < 1 << 63
+                    if entry.problem is None:
+                        assert entry.size >= 0
+                        _read_member(found, name, min(entry.size, 1000) + 1)
+            except PetsegError:
+                continue
+            finally:
+                found.tidy()
+
+
+def _read_member(found: Archives, name: str, most: int) -> None:
+    with contextlib.suppress(ImageError):
+        assert len(found.read(name, most)) <= most
 
 
 def example_mask() -> bytes:
@@ -210,10 +265,34 @@ def _classes() -> Any:
     return [dataclasses.asdict(item) for item in PET_CLASSES]
 
 
+def _zip() -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as packed:
+        for way in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+            packed.writestr(f"a/{way} \N{CAT FACE}.jpg", b"bytes of a photo" * 9, way)
+    return data.getvalue()
+
+
+def _tar(form: int) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=form) as packed:
+        for number, kind in enumerate((tarfile.REGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(f"./{number}{'long' * 30 * (number == 1)}.jpg")
+            member.type, member.linkname, member.mtime = kind, "./0.jpg", 1_700_000_000.5  # type: ignore[assignment]
+            member.size = 100 if kind == tarfile.REGTYPE else 0
+            packed.addfile(member, io.BytesIO(bytes(100)))
+    # Two blocks of zeros end it; the module adds more.
+    return data.getvalue().rstrip(b"\0") + bytes(1024)
+
+
 _LISTS = [
     b"#Image CLASS-ID SPECIES BREED ID\nAbyssinian_1 1 1 1\nyorkshire_2 37 2 25\n",
     b"a/x.jpg\ny y.webp\r\n\xef\xbb\xbfz.PNG\n\n",
     "\N{CAT FACE}.jpg\n../up.png\n/root.png\n".encode(),
+]
+_TABLES = [
+    b'{"path": "a/x.jpg", "width": 3}\n\n{"image": "y.webp"}\r\n',
+    b'\xef\xbb\xbf{"file_name": "\\ud83d\\udc31.jpg"}\n{"path": "\\udcff.jpg"}',
 ]
 
 TARGETS = {
@@ -222,8 +301,16 @@ TARGETS = {
         signature_text, lambda: [signature.parse(_model()).to_json().encode(), b'{"a":[1e9]}']
     ),
     "classes": Target(class_values, lambda: [json.dumps(_classes()).encode()]),
+    "class-file": Target(
+        class_file_text,
+        lambda: [b"name,value,color,foreground\ncat,1,#e6553c,yes\nsea,2,#2d5087,no"],
+    ),
     "mask-file": Target(mask_file, lambda: [example_mask(), example_mask()[:200]]),
     "record": Target(record_text, lambda: [_record().encode()]),
     "training-list": Target(training_list, lambda: _LISTS),
     "photo-list": Target(photo_list, lambda: _LISTS),
+    "list-table": Target(list_table, lambda: _TABLES),
+    "archive": Target(
+        archive, lambda: [_zip(), _tar(tarfile.PAX_FORMAT), _tar(tarfile.GNU_FORMAT)]
+    ),
 }

@@ -1,37 +1,42 @@
 """Mutated images of all formats through real workers: python -m soak.mutants --count 100000.
 
-The network takes no time, every fourth image is a good one, and nothing is kept on the disk.  Each
-image has one outcome; the good ones' masks are right; memory does not grow; a worker that dies or
-hangs costs the image that it was at, which is kept with --keep.
+The network takes no time, before every three mutants goes a good photo, and nothing is kept on the
+disk.  A quarter of the mutants get an overlay, too, for which a photo is decoded once more, at full
+scale.  Each image has one outcome; the good ones' masks are right; memory does not grow; nothing
+hangs; a worker that dies costs the image that it was at, which is kept with --keep.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
-import struct
+import sys
 import tempfile
 import time
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 from batching import Pixels, make_job, picture, read_mask
-from faults import SUFFIXES, blob, encode
+from faults import encode
 from PIL import Image
 
-from petseg import png, transforms
 from petseg.classes import PET_CLASSES, ids_to_values
 from petseg.engines.local import LocalEngine
 from petseg.engines.outcome import Outcome, Work
+from petseg.formats.catalog import PICTURES
+from petseg.photos import transforms
+from petseg.steps import extra_path
+from soak import mutation
 from soak.colours import SIDE, ColourSession
 
 WORKERS, GOOD_EVERY = 2, 4
+# One mutant in so many is in the run that makes overlays, whose seed is so far from the other's.
+OVERLAY_EVERY, OTHER_SEED = 4, 1_000_000
 # Far above what any of these takes: a mutant that takes so long hangs.
 READ_TIMEOUT = 20.0
 MAX_PIXELS = 1_000_000
@@ -40,108 +45,6 @@ LOOK_EVERY = 100
 # A worker's memory may be so much larger in the last third of a run than in the first: what one
 # photo of MAX_PIXELS takes in the widest of types, and what the allocator keeps.
 GROWTH_BYTES = 32_000_000
-INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-
-
-def seeds() -> dict[str, list[bytes]]:
-    """By suffix: files of every format, plain and packed in other ways."""
-    photo = Image.fromarray(picture(201, 48, 64))
-    others = [Image.fromarray(picture(seed, 48, 64)) for seed in (203, 204)]
-    indexed, grey = photo.quantize(32), photo.convert("L")
-    sixteen = Image.fromarray(np.array(grey).astype(np.uint16) * 257)
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010F] = 6, "a camera"
-    frames = {"save_all": True, "append_images": others, "duration": 90}
-    found = {suffix: [blob(kind)] for kind, suffix in SUFFIXES.items()}
-    ways: list[tuple[str, Image.Image, dict[str, Any]]] = [
-        ("JPEG", photo, {"progressive": True, "exif": exif.tobytes()}),
-        ("JPEG", photo.convert("CMYK"), {}),
-        ("JPEG", grey, {"restart_marker_rows": 1}),
-        ("PNG", indexed, {"exif": exif.tobytes(), "icc_profile": b"profile" * 20}),
-        ("PNG", sixteen, {}),
-        ("PNG", photo, frames),
-        ("GIF", indexed, frames),
-        ("WEBP", photo, {"lossless": True, "exif": exif.tobytes()}),
-        ("WEBP", photo, frames),
-        ("AVIF", photo, frames),
-        *(
-            ("TIFF", photo, {"compression": packing})
-            for packing in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
-        ),
-        ("TIFF", sixteen, {}),
-        ("TIFF", photo, {"save_all": True, "append_images": others}),
-        ("BMP", indexed, {}),
-        ("PPM", grey, {}),
-    ]
-    for kind, image, options in ways:
-        found[SUFFIXES[kind]].append(encode(image, kind, **options))
-    return found
-
-
-def mutate(data: bytes, other: bytes, chance: random.Random) -> bytes:
-    """`data` with one to eight changes, of the sorts that fuzzers make; `other` to cut from."""
-    bent = bytearray(data)
-    for _ in range(chance.choice((1, 1, 2, 3, 5, 8))):
-        if not bent:
-            break
-        # Headers decide what is done with the rest: half of the changes are made in them.
-        place = chance.randrange(min(len(bent), chance.choice((64, len(bent)))))
-        length = chance.randint(1, chance.choice((4, 64, 1024)))
-        chance.choice(CHANGES)(bent, place, length, other, chance)
-    if bent[:8] == png.SIGNATURE and chance.random() < 0.7:
-        return repaired(bytes(bent))
-    return bytes(bent)
-
-
-def _flip(bent: bytearray, place: int, length: int, other: bytes, chance: random.Random) -> None:
-    bent[place] ^= 1 << chance.randrange(8)
-
-
-def _scramble(bent: bytearray, place: int, length: int, *rest: Any) -> None:
-    bent[place : place + length] = rest[-1].randbytes(len(bent[place : place + length]))
-
-
-def _number(bent: bytearray, place: int, length: int, other: bytes, chance: random.Random) -> None:
-    code = chance.choice(("B", "<H", ">H", "<I", ">I"))
-    value = chance.choice(INTERESTING) & ((1 << (8 * struct.calcsize(code))) - 1)
-    part = struct.pack(code, value)
-    bent[place : place + len(part)] = part
-
-
-def _cut(bent: bytearray, place: int, length: int, *rest: Any) -> None:
-    del bent[place : place + length]
-
-
-def _double(bent: bytearray, place: int, length: int, *rest: Any) -> None:
-    bent[place:place] = bent[place : place + length]
-
-
-def _splice(bent: bytearray, place: int, length: int, other: bytes, chance: random.Random) -> None:
-    start = chance.randrange(len(other))
-    bent[place : place + length] = other[start : start + length]
-
-
-def _end(bent: bytearray, place: int, *rest: Any) -> None:
-    del bent[place:]
-
-
-CHANGES: tuple[Callable[..., None], ...] = (
-    *(_flip, _flip, _number, _number, _scramble),
-    *(_cut, _double, _splice, _end),
-)
-
-
-def repaired(data: bytes) -> bytes:
-    """A PNG whose checksums fit its chunks: without that, no decoder would look into them."""
-    found, position = [png.SIGNATURE], len(png.SIGNATURE)
-    while position + png.CHUNK_HEAD.size <= len(data):
-        length, kind = png.CHUNK_HEAD.unpack_from(data, position)
-        start = position + png.CHUNK_HEAD.size
-        content = data[start : start + length]
-        crc = zlib.crc32(kind + content)
-        found.append(png.CHUNK_HEAD.pack(length, kind) + content + png.CHUNK_END.pack(crc))
-        position = start + length + png.CHUNK_END.size
-    return b"".join(found)
 
 
 @dataclass
@@ -150,8 +53,9 @@ class Run:
 
     Attributes:
         folder: where the images lie that are under way.
-        count: how many there are to be.
+        count: how many mutants there are to be.
         seed: of the mutations.
+        formats: pictures to make of each image beside its mask.
         keep: where images go that a worker died or hung of.
         outcomes: of mutants, by format and status.
         problems: what mutants failed of: the first words.
@@ -162,6 +66,7 @@ class Run:
     folder: Path
     count: int
     seed: int
+    formats: tuple[str, ...] = ()
     keep: Path | None = None
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
@@ -174,9 +79,24 @@ class Run:
         self.under_way: set[str] = set()
         self.photos = [picture(seed, 30, 40) for seed in range(8)]
         self.masks = [expected(pixels) for pixels in self.photos]
+        self.folder.mkdir(exist_ok=True)
         self.job = make_job(
-            self.folder / "masks", model_size=SIDE, max_pixels=MAX_PIXELS, replace_any=True
+            self.folder / "masks",
+            model_size=SIDE,
+            max_pixels=MAX_PIXELS,
+            replace_any=True,
+            formats=self.formats,
         )
+
+    @property
+    def images(self) -> int:
+        """Mutants and good ones, of which one goes before every three."""
+        return self.count + math.ceil(self.count / (GOOD_EVERY - 1))
+
+    @property
+    def hangs(self) -> list[str]:
+        """Mutants that a worker hung of."""
+        return [name for name, problem in self.deaths.items() if " took more" in problem]
 
     def run(self) -> LocalEngine:
         """All of it; raises AssertionError where an image is lost or a good one's mask is wrong."""
@@ -192,7 +112,7 @@ class Run:
             engine.run(self.works(), settle, lambda batch: None, lambda: False)
         finally:
             engine.close()
-        assert self.settled == self.count
+        assert self.settled == self.images
         assert not self.under_way
         assert engine.restarts == len(self.deaths)
         left = sorted(path.name for path in self.job.temporary.iterdir())
@@ -200,19 +120,19 @@ class Run:
         return engine
 
     def works(self) -> Iterator[Work]:
-        chance, files = random.Random(self.seed), seeds()
+        chance, files = random.Random(self.seed), mutation.seeds()
         suffixes = sorted(files)
         whole = [data for suffix in suffixes for data in files[suffix]]
         images = self.folder / "images"
         images.mkdir()
-        for number in range(self.count):
+        for number in range(self.images):
             suffix = "bmp"
             if number % GOOD_EVERY == 0:
                 pixels = self.photos[number // GOOD_EVERY % len(self.photos)]
                 data = encode(Image.fromarray(pixels), "BMP")
             else:
                 suffix = suffixes[number % len(suffixes)]
-                data = mutate(chance.choice(files[suffix]), chance.choice(whole), chance)
+                data = mutation.mutate(chance.choice(files[suffix]), chance.choice(whole), chance)
             name = f"{number:07}.{suffix}"
             (images / name).write_bytes(data)
             self.under_way.add(name)
@@ -232,8 +152,10 @@ class Run:
         else:
             self.outcomes[Path(work.name).suffix, outcome.status] += 1
             if outcome.status == "done":
-                assert read_mask(mask).size <= MAX_PIXELS
+                found = read_mask(mask)
+                assert found.size <= MAX_PIXELS
             else:
+                assert not mask.exists(), work.name
                 assert outcome.status == "failed", outcome
                 assert outcome.problem
                 self.problems[outcome.problem[:40]] += 1
@@ -242,6 +164,13 @@ class Run:
                     if self.keep is not None:
                         self.keep.mkdir(parents=True, exist_ok=True)
                         (self.keep / work.name).write_bytes(Path(work.path).read_bytes())
+        for name in self.formats:
+            beside = extra_path(self.job.masks, PICTURES[name], work.mask)
+            if outcome.status == "done":
+                with Image.open(beside) as drawn:
+                    drawn.load()
+                    assert drawn.size == found.shape[::-1], work.name
+            beside.unlink(missing_ok=True)
         self.settled += 1
         mask.unlink(missing_ok=True)
         Path(work.path).unlink()
@@ -254,7 +183,7 @@ class Run:
 
 def expected(pixels: Pixels) -> Pixels:
     """The mask of a small photo, by the colours of it."""
-    scores = transforms.to_model(pixels, SIDE).transpose(2, 0, 1)
+    scores = np.maximum(transforms.to_model(pixels, SIDE).transpose(2, 0, 1), 1)
     ids = transforms.to_source(np.ascontiguousarray(scores), *pixels.shape[:2])
     mask: Pixels = ids_to_values(PET_CLASSES)[ids]
     return mask
@@ -270,30 +199,44 @@ def resident(pid: int) -> int:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--count", type=click.IntRange(4), default=100_000, help="Images, good ones too.")
+@click.option("--count", type=click.IntRange(LOOK_EVERY * 3), default=100_000, help="Mutants.")
 @click.option("--seed", default=1)
 @click.option("--keep", type=click.Path(path_type=Path), help="Where killers of workers go.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 def main(count: int, seed: int, keep: Path | None, as_json: bool) -> None:
-    """Send mutants through the workers; ends with an AssertionError where a promise is broken."""
+    """Send mutants through the workers; ends with an error where a promise is broken."""
     started = time.monotonic()
+    overlaid = count // OVERLAY_EVERY
     with tempfile.TemporaryDirectory(prefix="petseg-mutants-") as name:
-        run = Run(Path(name), count, seed, keep)
-        engine = run.run()
-    assert run.growth() < GROWTH_BYTES, run.memory
+        runs = [
+            Run(Path(name) / "masks", count - overlaid, seed, (), keep),
+            Run(
+                Path(name) / "overlays",
+                overlaid,
+                seed + OTHER_SEED,
+                ("overlay",),
+                keep and keep / "overlays",
+            ),
+        ]
+        restarts = [run.run().restarts for run in runs]
+    growth, memories = max(run.growth() for run in runs), [run.memory for run in runs]
+    assert growth < GROWTH_BYTES, memories
+    outcomes = runs[0].outcomes + runs[1].outcomes
     found = {
-        "images": run.settled,
-        "good ones, every mask right": run.good,
-        "mutants": {
-            f"{suffix} {status}": n for (suffix, status), n in sorted(run.outcomes.items())
-        },
-        "workers that died or hung": engine.restarts,
-        "of": run.deaths,
-        "a worker's memory at most, MB": round(max(run.memory, default=0) / 1e6, 1),
-        "its growth from the first to the last third, MB": round(run.growth() / 1e6, 1),
+        "images": sum(run.settled for run in runs),
+        "good ones, every mask right": sum(run.good for run in runs),
+        "mutants": {f"{suffix} {status}": n for (suffix, status), n in sorted(outcomes.items())},
+        "of them with an overlay": overlaid,
+        "workers that died or hung": sum(restarts),
+        "of": runs[0].deaths | {f"overlays/{name}": of for name, of in runs[1].deaths.items()},
+        "a worker's memory at most, MB": round(max(map(max, memories)) / 1e6, 1),
+        "its growth from the first to the last third, MB": round(growth / 1e6, 1),
         "seconds": round(time.monotonic() - started, 1),
     }
     click.echo(json.dumps(found) if as_json else "\n".join(f"{k}: {v}" for k, v in found.items()))
+    if hangs := [name for run in runs for name in run.hangs]:
+        click.echo(f"workers hung of {', '.join(hangs)}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

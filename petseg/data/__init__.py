@@ -1,0 +1,1 @@
+"""Oxford-IIIT Pet, and data laid out like it, as batches to train on."""

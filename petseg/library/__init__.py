@@ -1,0 +1,1 @@
+"""petseg for other programs."""

@@ -1,0 +1,1 @@
+"""Photos and masks that lie in a store: brought here, worked on by the local engine, put there."""

@@ -1,0 +1,1 @@
+"""A training run: what it is, how it learns, and what it keeps and shows."""

@@ -1,0 +1,90 @@
+"""What goes over the wire to Google Cloud Storage: gcsfs as it is, and a server taking notes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import fsspec
+import pytest
+from gcsfs.extended_gcsfs import BucketType
+
+from petseg.remote.store import Store
+
+
+class Bucket:
+    """A server with the one request that puts an object, as the JSON API's `objects.insert`.
+
+    https://docs.cloud.google.com/storage/docs/json_api/v1/objects/insert
+
+    Attributes:
+        objects: what is there, by name.
+        asked: query and what came of it, for each put.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.asked: list[tuple[dict[str, list[str]], int]] = []
+        bucket = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                url = urlsplit(self.path)
+                assert url.path == "/upload/storage/v1/b/bucket/o", url.path
+                query = parse_qs(url.query)
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                _, told, content, _ = body.split(b"--==0==")
+                name = json.loads(told.partition(b"\n\n")[2])["name"]
+                there = name in bucket.objects
+                status = 412 if there and query.get("ifGenerationMatch") == ["0"] else 200
+                if status == 200:
+                    bucket.objects[name] = content.partition(b"\n\n")[2].removesuffix(b"\n")
+                bucket.asked.append((query, status))
+                answer = json.dumps({"name": name, "bucket": "bucket"}).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *words: object) -> None:
+                del words
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """What gcsfs takes for Google's, without credentials."""
+    found = Bucket()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", found.address)
+    monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+    yield found
+    found.close()
+
+
+def test_a_new_mask_is_put_on_the_condition_that_none_is_there(bucket: Bucket) -> None:
+    store = Store("gs://bucket/masks")
+    # It would ask over gRPC, of Google itself, what kind of bucket this is.
+    store.fs._storage_layout_cache["bucket"] = BucketType.NON_HIERARCHICAL
+    store.put("a/x.png", b"a mask", replace=False)
+    with pytest.raises(FileExistsError):
+        store.put("a/x.png", b"another", replace=False)
+    assert bucket.objects == {"masks/a/x.png": b"a mask"}
+    store.put("a/x.png", b"a third", replace=True)
+    assert bucket.objects == {"masks/a/x.png": b"a third"}
+    conditions = [(query.get("ifGenerationMatch"), status) for query, status in bucket.asked]
+    assert conditions == [(["0"], 200), (["0"], 412), (None, 200)]
+    assert store.one_put
+    assert store.retries == 0
