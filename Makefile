@@ -31,7 +31,7 @@ demo: setup-demo ## turn pictures into masks with the model in the package; IMAG
 	@$(DEMO_BIN)/python docs/demo.py $(if $(IMAGES),"$(IMAGES)") $(ARGS)
 
 test: lint ## lint, then the tests
-	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 $(ARGS)
 
 test-long: setup ## the tests that take minutes
 	$(BIN)/pytest -m long $(ARGS)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from petseg.modelfile import signature
 from petseg.modelfile.signature import INPUT, PROBABILITIES
-from petseg.runtime.openvino import has_bfloat16
+from petseg.runtime.openvino import has_bfloat16, shared_core
 from petseg.system import machine
 
 BATCHES = (1, 2, 4, 8)
@@ -147,7 +147,7 @@ def openvino_runs(
     """A request of OpenVINO's for each stream."""
     import openvino
 
-    core = openvino.Core()
+    core = shared_core()
     network = core.read_model(model)
     network = openvino.Model([network.output(PROBABILITIES)], network.get_parameters())
     network.reshape(list(images.shape))

@@ -119,9 +119,7 @@ def lack(precision: str, model: Path | None) -> str | None:
         return None
     if (missing := openvino.problem()) is not None:
         return str(missing)
-    import openvino as library
-
-    if precision == "bfloat16" and not openvino.has_bfloat16(library.Core()):
+    if precision == "bfloat16" and not openvino.has_bfloat16(openvino.shared_core()):
         return "this processor has no bfloat16 arithmetic"
     return None
 

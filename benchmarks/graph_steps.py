@@ -16,13 +16,13 @@ import click
 import numpy as np
 import onnx
 import onnxruntime as ort
-import openvino
 from numpy.typing import NDArray
 
 from petseg.cli.common import OK, exits
 from petseg.cli.quiet import quiet_import
 from petseg.modelfile.signature import INPUT, MASK, PROBABILITIES
 from petseg.planning.config import find_model
+from petseg.runtime.openvino import shared_core
 from petseg.system import machine
 
 Run = Callable[[NDArray[np.uint8]], object]
@@ -118,7 +118,7 @@ def _onnxruntime(graph: bytes, output: str) -> Run:
 
 
 def _openvino(graph: bytes, hint: str) -> Run:
-    core = openvino.Core()
+    core = shared_core()
     compiled = core.compile_model(
         core.read_model(graph),
         "CPU",

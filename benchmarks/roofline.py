@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from petseg.cli.common import OK, exits
 from petseg.modelfile import signature
 from petseg.planning.config import find_model, packaged
-from petseg.runtime.openvino import has_bfloat16
+from petseg.runtime.openvino import has_bfloat16, shared_core
 from petseg.system import machine
 
 SIDE = 2048
@@ -113,9 +113,7 @@ def product(precision: str) -> float | None:
 
     None for bfloat16 where the processor has none: it would be computed in something else.
     """
-    import openvino
-
-    core = openvino.Core()
+    core = shared_core()
     if precision == "bfloat16" and not has_bfloat16(core):
         return None
     random = np.random.default_rng(0)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from petseg.cli.common import OK, exits
 from petseg.modelfile import signature
 from petseg.modelfile.signature import INPUT, PROBABILITIES
+from petseg.runtime.openvino import shared_core
 from petseg.system import machine
 
 RUNS, BATCH = 5, 4
@@ -88,7 +89,7 @@ def in_openvino(model: Path) -> dict[str, tuple[int, float]]:
     """The same; kinds are those of OpenVINO's CPU plug-in, each with what it is computed in."""
     images = _pictures(model)
     settings = {"PERF_COUNT": "YES", "INFERENCE_NUM_THREADS": str(machine.usable_cores())}
-    compiled = openvino.Core().compile_model(str(model), "CPU", settings)
+    compiled = shared_core().compile_model(str(model), "CPU", settings)
     precisions = {
         node.get_friendly_name(): node.get_rt_info()["runtimePrecision"].astype(str)
         for node in compiled.get_runtime_model().get_ordered_ops()

@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from petseg.runtime.openvino import shared_core
 from petseg.system.machine import cpu_flags
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -245,7 +246,7 @@ def test_openvino_is_told_what_to_compute_in(
     monkeypatch.setattr(shared, "has_bfloat16", lambda core: bfloat16)
     compiled, named = shared.openvino_model(shared.arguments())
     assert named == precision
-    if computed == "f32" or "BF16" in openvino.Core().get_property(
+    if computed == "f32" or "BF16" in shared_core().get_property(
         "CPU", "OPTIMIZATION_CAPABILITIES"
     ):
         kind = openvino.Type.f32 if computed == "f32" else openvino.Type.bf16

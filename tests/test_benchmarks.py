@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from petseg.errors import PetsegError
+from petseg.runtime.openvino import shared_core
 from petseg.system.machine import Lack, usable_cores
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -455,14 +456,12 @@ def test_no_product_passes_for_bfloat16_without_it(
 
 
 def test_both_libraries_compute_the_same_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    import openvino
-
     roofline = _module("roofline", monkeypatch)
     monkeypatch.setattr(roofline, "SIDE", 64)
     random = np.random.default_rng(0)
     left = random.uniform(0, 8, (64, 64)).astype(np.float32)
     right = random.uniform(-4, 4, (64, 64)).astype(np.float32)
-    core = openvino.Core()
+    core = shared_core()
     expected = left @ right
     # One step of the grids times the other factor's typical size, and the square root of 64 terms.
     for precision, error in (("float32", 1e-3), ("int8", 2.0)):

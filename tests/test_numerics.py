@@ -74,11 +74,8 @@ def require(provider: str, precision: str) -> None:
     problem = {"cuda": cuda.problem, "openvino": openvino.problem}.get(provider, lambda: None)()
     if problem is not None:
         pytest.skip(str(problem))
-    if precision == "bfloat16":
-        from openvino import Core
-
-        if not openvino.has_bfloat16(Core()):
-            pytest.skip("this processor has no bfloat16 arithmetic")
+    if precision == "bfloat16" and not openvino.has_bfloat16(openvino.shared_core()):
+        pytest.skip("this processor has no bfloat16 arithmetic")
     if precision == "int8" and not {"avx512_vnni", "avx_vnni"} & machine.cpu_flags():
         pytest.skip("this processor has no VNNI")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 from batching import invoke, save_photos
 from click.testing import CliRunner
@@ -20,6 +19,7 @@ from petseg.modelfile import signature
 from petseg.network import weights
 from petseg.planning import config
 from petseg.runtime import open_session
+from petseg.runtime.openvino import shared_core
 from petseg.system import machine
 from petseg_export import calibration, parity, trained
 from petseg_export.cli import main
@@ -134,7 +134,7 @@ def test_openvino_computes_in_integers(int8_model: Path) -> None:
     """What it runs is not what the file says: convolutions may be widened to float32."""
     if not {"avx512_vnni", "avx_vnni"} & machine.cpu_flags():
         pytest.skip("this processor has no VNNI")
-    runtime = openvino.Core().compile_model(str(int8_model), "CPU").get_runtime_model()
+    runtime = shared_core().compile_model(str(int8_model), "CPU").get_runtime_model()
     ran = [node.get_rt_info() for node in runtime.get_ordered_ops()]
     precisions = [
         info["runtimePrecision"].astype(str)

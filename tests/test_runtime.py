@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -227,6 +228,35 @@ def test_openvino_in_bfloat16(tiny_model: Path, expected: Images) -> None:
     equal = found.argmax(axis=1) == expected.argmax(axis=1)
     assert equal.mean() > 0.98
     assert (found != expected).any(), "this was computed in float32"
+
+
+_SESSIONS = """
+import signal, sys
+from pathlib import Path
+from petseg.modelfile import signature
+from petseg.runtime.openvino import OpenVinoSession
+
+model = Path(sys.argv[1])
+sessions = [OpenVinoSession(model, signature.read(model)) for _ in range(2)]
+while sessions:
+    del sessions[0]
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_signal_finds_its_way_after_several_sessions(tiny_model: Path) -> None:
+    """Closed in the order they were opened in; see `openvino.shared_core`."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SESSIONS, str(tiny_model)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_openvino_refuses_what_it_cannot_do(tiny_model: Path, tmp_path: Path) -> None:

@@ -177,7 +177,9 @@ def with_breeds(segmenter: keras.Model, breeds: int) -> keras.Model:
     """
     pooled = segmenter.get_layer("connect_1").input
     features = layers.GlobalAveragePooling2D(dtype="float32", name="breed_features")(pooled)
-    logits = layers.Dense(breeds, dtype="float32", name=BREED)(features)
+    # All breeds alike at first.  A network that begins with weights of its own has features of any
+    # size, and a drawn head, sure and wrong, would have torn them down.
+    logits = layers.Dense(breeds, kernel_initializer="zeros", dtype="float32", name=BREED)(features)
     return keras.Model(
         segmenter.input, {HEAD: segmenter.output, BREED: logits}, name=segmenter.name
     )

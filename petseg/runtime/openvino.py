@@ -6,6 +6,7 @@ one batch at a time; here one stream for each few cores keeps them all busy.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,22 @@ def problem() -> Lack | None:
     if importlib.util.find_spec("openvino") is None:
         return Lack("the package openvino is not installed", "pip install 'petseg[openvino]'")
     return None
+
+
+@functools.cache
+def shared_core() -> Any:
+    """The one `openvino.Core` of the process, which lives as long as it does.
+
+    A core gives the thread it is made in a stack for signals, and takes it back when it ends.
+    Of two that end in the order they were made in, the first one's stack is what that thread is
+    left with: memory that is no more, and the next Ctrl-C is a segmentation fault.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class OpenVinoSession:
@@ -63,7 +80,7 @@ class OpenVinoSession:
             import openvino
         except ImportError as error:
             raise MissingPackageError("openvino", "openvino", "--provider openvino") from error
-        core = openvino.Core()
+        core = shared_core()
         self.signature = signature
         self.batch_size = batch_size or 1
         self.batch_sizes: tuple[int, ...] = (self.batch_size,)
