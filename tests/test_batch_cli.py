@@ -196,6 +196,17 @@ def test_wrong_usage(arguments: list[str], images: Path, tmp_path: Path) -> None
     assert tree(tmp_path) == before
 
 
+def test_a_pattern_without_quotes(images: Path, tmp_path: Path) -> None:
+    """The shell has put the photos in its place."""
+    before = tree(tmp_path)
+    photos = sorted(map(str, images.iterdir()))
+    found = CliRunner().invoke(cli.main, [*photos, str(tmp_path / "masks")])
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert f"found {len(photos) + 1} arguments" in found.stderr
+    assert "a pattern in quotes" in found.stderr
+    assert tree(tmp_path) == before
+
+
 def test_provider_cuda_without_cuda(images: Path, tiny_model: Path, tmp_path: Path) -> None:
     if runtime.choose("auto").provider == "cuda":
         pytest.skip("this machine has CUDA")

@@ -160,6 +160,11 @@ def test_pixels_of_another_kind(pixels: np.ndarray, found: str, tiny_model: Path
         segment(pixels, tiny_model)
     with pytest.raises(ValueError, match="expected RGB pixels"):
         list(petseg.stream([pixels], tiny_model, "cpu"))
+
+
+def test_what_is_no_photo(tiny_model: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected a file, .* \(H, W, 3\), found NoneType"):
+        segment(None, tiny_model)  # type: ignore[arg-type]
     assert threads() == []
 
 

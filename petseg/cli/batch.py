@@ -28,6 +28,16 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> Sha
         raise click.BadParameter(str(error), ctx, param) from error
 
 
+def _no_more(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:
+    """Refuse what a pattern became that the shell put file names in the place of."""
+    if value:
+        raise click.UsageError(
+            f"expected IMAGES and MASKS, found {2 + len(value)} arguments: several photos are a "
+            "folder, or a pattern in quotes, as in petseg-batch 'photos/*.jpg' masks/",
+            ctx,
+        )
+
+
 class Place(click.Path):
     """A path, or an address in a store, which stays as it is."""
 
@@ -45,6 +55,15 @@ class Place(click.Path):
 @command("batch")
 @click.argument("images", shell_complete=paths)
 @click.argument("masks", type=Place(path_type=Path, file_okay=False))
+@click.argument(
+    # Looked at before MASKS, which would say that the second photo is no folder.
+    "more",
+    nargs=-1,
+    is_eager=True,
+    expose_value=False,
+    callback=_no_more,
+    metavar="",
+)
 @click.option(
     "--model",
     type=Place(path_type=Path),

@@ -110,6 +110,11 @@ class Segmenter:
 def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The same pixels in C order; who calls may have anything, whatever the types say."""
     found = np.asarray(pixels)
+    if found.dtype == object:
+        raise ValueError(
+            "expected a file, a PIL.Image.Image or RGB pixels uint8 (H, W, 3), "
+            f"found {type(pixels).__name__}"
+        )
     if found.dtype != np.uint8 or found.shape[2:] != (3,) or not found.size:
         raise ValueError(
             f"expected RGB pixels uint8 (H, W, 3), found {found.dtype} {found.shape}; "
