@@ -1,7 +1,7 @@
 """The README's pictures: `python docs/pictures.py` makes them anew, in docs/pictures/.
 
 `cat.jpg` is the demo's photo, its mask and the mask laid over it, by the model in the package;
-`article.png` the curves of the run in docs/training-log.md, of which `article.csv` is the history.
+the others are the curves of the runs in docs/training-log.md, whose histories are in docs/runs/.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from petseg.planning.config import packaged
 from petseg.training import plots
 
 PICTURES = Path(__file__).with_name("pictures")
+RUNS = Path(__file__).with_name("runs")
 WIDTH = 360  # pixels, of each of the three
 GAP = 6
 
@@ -30,8 +31,9 @@ def main(folder: Path) -> None:
     """Write the pictures into FOLDER, docs/pictures unless told."""
     folder.mkdir(exist_ok=True)
     strip(cat_photo()).save(folder / "cat.jpg", quality=85)
-    with (PICTURES / "article.csv").open(encoding="utf-8", newline="") as file:
-        plots.curves(list(csv.DictReader(file)), folder / "article.png")
+    for history in sorted(RUNS.glob("*.csv")):
+        with history.open(encoding="utf-8", newline="") as file:
+            plots.curves(list(csv.DictReader(file)), folder / f"{history.stem}.png")
 
 
 def strip(photo: Image.Image) -> Image.Image:

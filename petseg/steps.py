@@ -166,7 +166,7 @@ def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -
         OSError: the file system refuses.
     """
     target = job.masks / name
-    before = _check_place(target, job)
+    _check_place(target, job)
     found = segmentation.segment(probabilities, photo.height, photo.width, job.classes, job.side)
     photographed = None
     if _on_photo(job.formats):
@@ -175,10 +175,17 @@ def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -
     packed, record = found.pack(
         photo.identity, job.maker, job.provider, job.precision, photo.padded
     )
+    drawn = {
+        picture.name: picture.encode(segmented)
+        for picture in PICTURES.values()
+        if picture.name in job.formats
+    }
+    # All of that takes its time, in which a person may have saved a mask.
+    before = _check_place(target, job)
     for picture in PICTURES.values():
         beside = extra_path(job.masks, picture, name)
-        if picture.name in job.formats:
-            _put(beside, picture.encode(segmented), job.temporary)
+        if picture.name in drawn:
+            _put(beside, drawn[picture.name], job.temporary)
         elif record != before:
             # One of an earlier mask would pass for this one's.
             beside.unlink(missing_ok=True)

@@ -47,6 +47,25 @@ def test_a_split_shares_nothing_and_loses_nothing(pets: Path, seed: int) -> None
         assert cut(pets, seed) == split
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_photo_of_two_names_lies_in_one_part(copied: Path, seed: int) -> None:
+    """As where a review list, which has paths, is joined with Oxford's."""
+    path = copied / "annotations" / "trainval.txt"
+    names = [f"pet_{index}" for index in range(24)]
+    path.write_text("\n".join([*names, *(f"./{name}.jpg" for name in names[:12])]))
+    split = dataset.split_official(copied, seed)
+    assert sorted(split.train + split.validation) == sorted(names)
+
+
+def test_a_list_that_begins_with_a_byte_order_mark(copied: Path) -> None:
+    for name in ("list.txt", "trainval.txt"):
+        path = copied / "annotations" / name
+        lines = path.read_text().splitlines()[1:]
+        path.write_text("\n".join(lines), encoding="utf-8-sig")
+        assert dataset.read_list(path) == [line.split()[0] for line in lines]
+    assert sorted(dataset.read_breeds(copied)) == sorted(f"pet_{index}" for index in range(24))
+
+
 def test_a_split_follows_the_seed_and_not_the_lists_order(copied: Path) -> None:
     split = dataset.split_official(copied, 1)
     assert split != dataset.split_official(copied, 2)

@@ -327,8 +327,9 @@ def test_the_pictures_are_those_the_script_makes(tmp_path: Path) -> None:
     assert 0 < total < 150_000
 
 
-def test_the_log_says_what_the_history_does() -> None:
-    with (DOCS / "pictures/article.csv").open(encoding="utf-8", newline="") as file:
+@pytest.mark.parametrize("path", sorted((DOCS / "runs").glob("*.csv")), ids=lambda path: path.stem)
+def test_the_log_says_what_the_history_does(path: Path) -> None:
+    with path.open(encoding="utf-8", newline="") as file:
         history = list(csv.DictReader(file))
     columns = ("loss", "accuracy", "val_loss", "val_accuracy", "val_mean_iou")
     log = text_of(DOCS / "training-log.md")

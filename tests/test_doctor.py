@@ -19,6 +19,7 @@ from machines import BOTH, CUDA_13, DRIVER, GPU, machine
 from petseg import doctor
 from petseg.cli.doctor import main
 from petseg.doctor import EXTRAS, Finding
+from petseg.system.machine import usable_cores
 
 ROOT = Path(__file__).parents[1]
 NONE = "none that make the network faster"
@@ -176,6 +177,29 @@ def test_what_the_processor_can_do(
     # Where it cannot be read, nothing is said of it.
     monkeypatch.setattr("petseg.system.machine._CPUINFO", tmp_path / "nowhere")
     assert "its features" not in examine()
+
+
+@pytest.mark.parametrize(
+    ("limits", "cores"),
+    [
+        (["max 100000"], 8),
+        (["250000 100000"], 3),
+        (["900000 100000"], 8),
+        (["no numbers"], 8),
+        (["-1", "100000"], 8),
+        (["200000", "100000"], 2),
+    ],
+)
+def test_a_containers_share_of_the_processor_is_heeded(
+    limits: list[str], cores: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = [tmp_path / str(number) for number in range(len(limits))]
+    for file, text in zip(files, limits, strict=True):
+        file.write_text(f"{text}\n")
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    quotas = (tuple(map(str, files)), ("/nowhere/quota", "/nowhere/period"))
+    monkeypatch.setattr("petseg.system.machine._QUOTAS", quotas)
+    assert usable_cores() == cores
 
 
 def test_what_is_optional_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import shared_memory
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from batching import expected_mask, make_job, picture, read_mask, save_photos
+from batching import command, expected_mask, make_job, picture, read_mask, save_photos
 from numpy.typing import NDArray
 from patience import with_patience
 from soak.colours import ColourSession
@@ -35,6 +37,7 @@ from petseg.modelfile import signature
 from petseg.runtime import NoSession
 from petseg.runtime.onnx import OrtSession
 from petseg.steps import Job
+from petseg.system.sharedbuffer import SharedBuffer
 
 COUNT = 12
 
@@ -459,3 +462,31 @@ def test_shared_memory_leaves_nothing_behind() -> None:
         [sys.executable, "-c", SHARED_MEMORY], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_named_block_goes_while_somebody_looks_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an error, whose traceback holds arrays.  Elsewhere than on Linux it has a name."""
+    monkeypatch.setattr("petseg.system.sharedbuffer.sys", SimpleNamespace(platform="elsewhere"))
+    buffer = SharedBuffer(1000)
+    assert buffer._block is not None
+    name = buffer._block.name
+    array = np.frombuffer(buffer.memory, np.uint8)
+    buffer.close()
+    assert not array.any()
+    with pytest.raises(FileNotFoundError):
+        shared_memory.SharedMemory(name)
+
+
+def test_where_workers_cannot_meet_it_says_so(tmp_path: Path, tiny_model: Path) -> None:
+    """A socket's path has room for some hundred characters."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    save_photos(tmp_path / "images", 1)
+    options = ("--model", tiny_model)
+    found = command(
+        tmp_path / "images", tmp_path / "masks", *options, env={**os.environ, "TMPDIR": str(long)}
+    )
+    assert found.code == 1
+    assert found.err.splitlines()[-1].startswith("error: no worker process can be started: ")
+    assert "set TMPDIR" in found.err
+    assert "Traceback" not in found.err

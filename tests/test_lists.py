@@ -243,6 +243,14 @@ def test_a_key_wants_a_table(tmp_path: Path) -> None:
     assert found.code == 2
 
 
+def test_names_that_end_in_white_space(tmp_path: Path) -> None:
+    there = {"trail.jpg ", "tab.jpg\t", "plain.jpg"}
+    for end in ("\n", "\r\n"):
+        (tmp_path / "list.txt").write_bytes(end.join([*sorted(there), "plain.jpg  "]).encode())
+        found = list(lists.read(tmp_path / "list.txt", None, "here", there.__contains__))
+        assert found == [*sorted(there), "plain.jpg"]
+
+
 @pytest.mark.parametrize("text", [True, False])
 def test_a_list_from_windows(text: bool, tmp_path: Path) -> None:
     r"""Backslashes stand between folders where that names a file and they as letters do not."""

@@ -47,6 +47,13 @@ def test_areas_and_box(ids: np.ndarray) -> None:
     assert found == Box(left, top, right - left + 1, bottom - top + 1)
 
 
+@pytest.mark.parametrize("side", [29, 225, 478, 11_999])
+def test_a_box_ends_where_the_photo_does(side: int) -> None:
+    """With 224 pixels of the network, whose multiples are no whole numbers of the photo's."""
+    ids = np.zeros((224, 224), np.uint8)
+    assert measures.bounding_box(ids, PET_CLASSES, side, side) == Box(0, 0, side, side)
+
+
 def test_a_box_is_counted_in_the_photos_pixels() -> None:
     ids = np.ones((10, 10), np.uint8)
     ids[2:4, 5:10] = 0

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from petseg.system import nvidia
+from petseg.system import machine, nvidia
 
 
 class Driver:
-    """The three functions of the CUDA driver API that are called; `result` is what each returns."""
+    """The functions of the CUDA driver API that are called; `result` is what each returns."""
 
     def __init__(self, version: int, count: int, result: int = 0) -> None:
         self.version, self.count, self.result = version, count, result
@@ -23,6 +23,14 @@ class Driver:
 
     def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802 - CUDA's name
         count._obj.value = self.count
+        return self.result
+
+    def cuDeviceGet(self, device: Any, number: int) -> int:  # noqa: N802 - CUDA's name
+        device._obj.value = 10 + number
+        return self.result if number < self.count else 101
+
+    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:  # noqa: N802 - CUDA's name
+        name.value = f"card {device.value}".encode()[: size - 1]
         return self.result
 
     def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802 - CUDA's name
@@ -51,10 +59,20 @@ def test_the_driver_is_asked(
     assert nvidia.loads("libsomething.so")
 
 
+def test_gpus_are_called_by_cudas_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(13000, 2)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, **how: driver)
+    assert [nvidia.gpu_name(number) for number in range(3)] == ["card 10", "card 11", ""]
+    assert machine.device_name("cuda") == "card 10"
+    assert machine.device_name("cuda", (1, 0, 7)) == "card 11, card 10"
+    driver.result = 100
+    assert nvidia.gpu_name(0) == ""
+
+
 def test_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(nvidia, "driver", lambda: str(tmp_path / "libcuda.so.1"))
     assert not nvidia.loads(nvidia.driver())
-    assert (nvidia.gpu_count(), nvidia.cuda_version()) == (0, None)
+    assert (nvidia.gpu_count(), nvidia.cuda_version(), nvidia.gpu_name(0)) == (0, None, "")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert nvidia.smi("name") == []
 

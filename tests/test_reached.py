@@ -28,7 +28,7 @@ def test_every_recipe_says_what_it_reaches() -> None:
 
 
 def test_the_articles_figures_are_the_runs() -> None:
-    with (ROOT / "docs/pictures/article.csv").open(encoding="utf-8", newline="") as file:
+    with (ROOT / "docs/runs/article.csv").open(encoding="utf-8", newline="") as file:
         history = list(csv.DictReader(file))
     accuracy, iou = (float(history[-1][name]) for name in ("val_accuracy", "val_mean_iou"))
     hours = sum(float(row["seconds"]) for row in history) / 3600

@@ -95,6 +95,26 @@ def test_a_signal_while_tables_are_made(
 
 
 @SIGNALS
+def test_a_signal_that_is_ignored_ends_no_run(
+    number: signal.Signals,
+    code: int,
+    images: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As shells have SIGINT for programs in the background, and nohup its own."""
+    seen = signals_while_masks_are_read(monkeypatch, number)
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        found = invoke(images, tmp_path / "masks", "--model", model, "--json", *TABLES)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+    assert (found.code, found.stats["stopped"], seen()) == (0, None, COUNT)
+
+
+@SIGNALS
 def test_a_second_signal_while_tables_are_made(
     number: signal.Signals,
     code: int,

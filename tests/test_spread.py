@@ -33,7 +33,8 @@ RunFolder.keep_epoch = keep_one
 """
 RECIPE = (
     "--recipe article --encoder-weights none --train-encoder --size 32 --epochs 2 --batch-size 4 "
-    "--filters 4,4,8,8,8 --precision float32 --learning-rate 1e-3 --limit 16"
+    "--filters 4,4,8,8,8 --precision float32 --learning-rate 1e-3 --limit 16 --optimizer adamw "
+    "--weight-decay 0.01 --clip-norm 0.5 --ema-momentum 0.9"
 )
 
 
@@ -92,6 +93,16 @@ def a_run_goes_on_with_others(code: str, backend: str, data: Path, folder: Path)
 @pytest.mark.scale
 def test_two_devices_do_what_one_does(pets: Path, tmp_path: Path) -> None:
     two_do_what_one_does(TENSORFLOW, "tensorflow", pets, tmp_path)
+
+
+@pytest.mark.scale
+def test_the_long_recipe_goes_to_its_end_on_two_devices(pets: Path, tmp_path: Path) -> None:
+    """Its normalisation sees each share by itself, so that its losses are others."""
+    small = "--size 32,64 --epochs 1,1 --passes 1 --batch-size 4 --filters 4,4,8,8,8 --limit 16"
+    options = ("--recipe", "long", *small.split(), "--precision", "float32", "--devices", "0,1")
+    train(TENSORFLOW, "tensorflow", "--data", pets, "--out", tmp_path / "run", *options)
+    assert (tmp_path / "run" / "model.keras").exists()
+    assert len(history(tmp_path / "run")) == 2
 
 
 @pytest.mark.scale

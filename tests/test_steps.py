@@ -21,6 +21,7 @@ from petseg.errors import ImageError
 from petseg.formats.catalog import PICTURES
 from petseg.masks.record import Record
 from petseg.masks.records import MaskState, hash_pixels, inspect
+from petseg.masks.segmented import Segmented
 from petseg.photos import imageio, transforms
 from petseg.steps import Job, MaskKeptError
 
@@ -147,6 +148,25 @@ def test_somebodys_mask_that_appeared_meanwhile_is_kept(photo: Path, job: Job) -
     assert not (job.masks / "petseg").exists()
     write_mask(photo, "x.png", dataclasses.replace(job, replace_any=True))
     assert inspect(theirs)[0] is MaskState.OURS
+
+
+def test_somebodys_mask_that_was_saved_while_ours_was_drawn_is_kept(
+    photo: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, overlay = job.masks / "x.png", PICTURES["overlay"]
+    saved: list[bytes] = []
+
+    def drawn(segmented: Segmented) -> bytes:
+        theirs.parent.mkdir()
+        Image.fromarray(np.ones((30, 44), np.uint8)).save(theirs)
+        saved.append(theirs.read_bytes())
+        return overlay.encode(segmented)
+
+    monkeypatch.setitem(PICTURES, "overlay", dataclasses.replace(overlay, encode=drawn))
+    with pytest.raises(MaskKeptError, match=r"x\.png was not made by petseg"):
+        write_mask(photo, "x.png", dataclasses.replace(job, formats=("color", "overlay")))
+    assert [theirs.read_bytes()] == saved
+    assert not (job.masks / "petseg").exists()
 
 
 def test_a_link_in_a_masks_place_is_replaced_not_followed(photo: Path, job: Job) -> None:

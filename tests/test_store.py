@@ -1,11 +1,13 @@
-"""What goes over the wire to Google Cloud Storage: gcsfs as it is, and a server taking notes."""
+"""Putting masks into a store: what goes over the wire to Google's, and connections that die."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import fsspec
@@ -88,3 +90,46 @@ def test_a_new_mask_is_put_on_the_condition_that_none_is_there(bucket: Bucket) -
     assert conditions == [(["0"], 200), (["0"], 412), (None, 200)]
     assert store.one_put
     assert store.retries == 0
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store that knows no condition: looked at first, written beside, and moved."""
+    monkeypatch.setattr("petseg.remote.store._WAITS", (0.0,))
+    return Store(f"file://{tmp_path}")
+
+
+def once(real: Callable[..., Any], does_it: bool) -> Callable[..., Any]:
+    """A request whose first answer does not arrive."""
+    answers = iter([False])
+
+    def request(*arguments: Any, **options: Any) -> Any:
+        arrives = next(answers, True)
+        result = real(*arguments, **options) if arrives or does_it else None
+        if not arrives:
+            raise ConnectionResetError("the connection died")
+        return result
+
+    return request
+
+
+def test_a_connection_that_dies_is_no_free_place(
+    shared: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.png").write_bytes(b"a person's")
+    monkeypatch.setattr(shared.fs, "info", once(shared.fs.info, does_it=False))
+    with pytest.raises(FileExistsError):
+        shared.put("x.png", b"petseg's", replace=False)
+    assert (tmp_path / "x.png").read_bytes() == b"a person's"
+    shared.put("y.png", b"petseg's", replace=False)
+    assert (tmp_path / "y.png").read_bytes() == b"petseg's"
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_move_without_an_answer_is_made_again(
+    shared: Store, moved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared.fs, "mv", once(shared.fs.mv, does_it=moved))
+    shared.put("a/x.png", b"petseg's", replace=False)
+    assert (tmp_path / "a" / "x.png").read_bytes() == b"petseg's"
+    assert shared.retries == 1

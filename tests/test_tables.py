@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from batching import batch, make_job, mask_bytes, read_mask, save_photos, tally, write_mask
@@ -392,6 +395,43 @@ def test_a_damaged_table_is_replaced(masks: Path) -> None:
         path.write_bytes(data)
         rebuild(masks, ("parquet",))
         assert len(read_parquet(masks)) == COUNT
+
+
+def test_a_table_that_somebody_wrote_anew_ends_no_run(masks: Path) -> None:
+    """It knows no seconds, knows them in other columns, or calls something else so."""
+    rebuild(masks, ("parquet",), seconds=Seconds())
+    path = masks / "petseg" / tables.PARQUET
+    whole = pq.read_table(path)
+    names = whole.column_names
+    seconds = pa.array([1.5] * COUNT)
+    known = whole.set_column(names.index("seconds"), "seconds", seconds)
+    for table, found in [
+        (whole.drop_columns("seconds"), 0),
+        (whole.set_column(names.index("seconds"), "seconds", pa.array(["x"] * COUNT)), 0),
+        (known.select(sorted(names, reverse=True)), COUNT),
+    ]:
+        pq.write_table(table, path)
+        rebuild(masks, ("parquet",), seconds=Seconds())
+        assert read_parquet(masks)["seconds"].notna().sum() == found
+
+
+def test_half_a_mask_is_none(masks: Path) -> None:
+    """A program that was killed while it saved one left it."""
+    shutil.copy(masks / "z.png", masks / ".partial-0123abcd-z.png")
+    rebuild(masks)
+    assert len(read_parquet(masks)) == COUNT
+
+
+def test_a_folder_that_cannot_be_read_is_none_that_cannot_be_written(
+    masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def walk(folder: str) -> Iterator[str]:
+        yield "a.png"
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), f"{folder}/deep")
+
+    monkeypatch.setattr("petseg.masks.reading.walk", walk)
+    with pytest.raises(PetsegError, match=r"cannot read the folder .*/deep: Stale file handle"):
+        rebuild(masks)
 
 
 def test_many_rows_are_written_in_parts(masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,33 @@ def test_a_file_may_hold_some_layers(images: np.ndarray, tmp_path: Path) -> None
     np.testing.assert_array_equal(found[1], bias)
 
 
+def test_for_normalisation_given_layers_are_scaled_and_change_nothing_else(
+    images: np.ndarray, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(3)
+    source = model.build_segmenter(TINY)
+    weights.initialize(source, "none", images, seed=1)
+    arrays = {}
+    # As ImageNet's: outputs in the hundreds.
+    for name in ENCODER[:4]:
+        kernel, bias = source.get_layer("encoder").get_layer(name).get_weights()
+        arrays |= {f"{name}/kernel": 5 * kernel, f"{name}/bias": random.normal(0, 9, bias.shape)}
+    np.savez(tmp_path / "some.npz", **arrays)
+    outputs = []
+    for normalized in (False, True):
+        network = model.build_segmenter(TINY)
+        path = str(tmp_path / "some.npz")
+        weights.initialize(network, path, images, seed=1, normalized=normalized)
+        encoder = network.get_layer("encoder")
+        layers = [encoder.get_layer(name).output for name in ENCODER[:4]]
+        outputs.append(keras.Model(encoder.inputs[0], layers)(images))
+    for name, plain, scaled in zip(ENCODER, *map(list, outputs), strict=False):
+        before, after = np.asarray(plain), np.asarray(scaled)
+        factor = np.sqrt(np.mean(np.square(before)))
+        assert factor > 3
+        np.testing.assert_allclose(after, before / factor, atol=1e-3, err_msg=name)
+
+
 def test_weights_that_do_not_fit_are_refused(images: np.ndarray, tmp_path: Path) -> None:
     network = model.build_segmenter(TINY)
     path = tmp_path / "weights.npz"
@@ -127,7 +154,7 @@ def test_a_damaged_encoder_file_is_a_line(tmp_path: Path) -> None:
         for name in arrays:
             archive.writestr(name, "text")
     with pytest.raises(DatasetError, match=r"block1_conv1 has the shapes \[\(\), \(\)\]"):
-        weights.initialize(model.build_segmenter(TINY), str(path), None, 0)
+        weights.initialize(model.build_segmenter(TINY), str(path), np.zeros((1, 64, 64, 3)), 0)
 
 
 class Foreign(keras.layers.Layer):  # type: ignore[misc]

@@ -92,7 +92,8 @@ def _run(site: Site, options: dict[str, Any], say: Say, progress: Progress | Non
     if report.stopped is None and not all(work.derive for work in todo):
         if config.engine == "local":
             session = running.load(config, path, model, todo, report, say)
-        report.describe(session, site.shown(str(path)), machine.device_name(session.provider))
+        device = machine.device_name(session.provider, config.devices)
+        report.describe(session, site.shown(str(path)), device)
     # What tells of all masks is made when all shards have ended.
     survey = Survey(model.classes) if config.report and config.shard is None else None
     with temporary_folder(config.reserved) as temporary:

@@ -186,6 +186,7 @@ def signals(report: Report) -> Iterator[None]:
     """The first SIGINT or SIGTERM lets what is under way end well; a second one does not wait.
 
     The first is told by `report.stopped` alone; the second does what it would have done before.
+    One that is ignored, as shells have it for programs in the background, stays so.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -194,7 +195,8 @@ def signals(report: Report) -> Iterator[None]:
             handler(number, frame)
         report.stopped = signal.Signals(number).name
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: found for number, found in handlers.items() if found is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, stop)
     try:

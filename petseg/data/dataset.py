@@ -43,7 +43,8 @@ def read_list(path: Path) -> list[str]:
         DatasetError: the file cannot be read or names nothing.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        # Some editors begin a file with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read the list {path}: {error}") from error
     if "\0" in text:
@@ -86,7 +87,7 @@ def read_breeds(root: Path) -> dict[str, int]:
     path = root / _LISTS / "list.txt"
     advice = "give a list with lines like 'Abyssinian_1 1', or train with --breed-weight 0"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read breeds from {path}: {error}; {advice}") from error
     breeds = {}
@@ -194,8 +195,11 @@ def _listed(root: Path, name: str) -> list[str]:
 
 
 def _cut(names: Sequence[str], seed: int, share: float) -> Split:
-    # Sorted: the list's order does not matter.  Once each: the parts share none.
-    shuffled = sorted(set(names))
+    # Sorted: the list's order does not matter.  Each photo once, and not by its path if it has a
+    # name, too, by which its breed is known: the parts share none.
+    paths_first = sorted(sorted(set(names)), key=_is_path, reverse=True)
+    once = {image_path(Path(), name): name for name in paths_first}
+    shuffled = sorted(once.values())
     random.Random(seed).shuffle(shuffled)
     count = max(1, round(len(shuffled) * share))
     if count >= len(shuffled):

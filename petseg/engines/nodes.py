@@ -130,7 +130,6 @@ class Network:
             self.session = runtime.open_session(
                 path, found, choice.provider, precision, batch_size, cores=cores
             )
-        # It starts a program, for a GPU's.
         self.device = machine.device_name(self.session.provider)
         self.reason = f"provider: {choice.provider} ({choice.reason})"
         self.streams = [self.session.open_stream() for _ in range(self.session.streams)]

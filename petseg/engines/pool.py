@@ -54,6 +54,9 @@ def warm_up() -> BaseContext:
     """Begin to load what the workers need; the caller has something else to do meanwhile.
 
     A fork server starts processes from a clean, single-threaded one, and quickly.
+
+    Raises:
+        PetsegError: no process can be started.
     """
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
@@ -66,6 +69,11 @@ def warm_up() -> BaseContext:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         forkserver.ensure_running()
+    except OSError as error:
+        raise PetsegError(
+            f"no worker process can be started: {error}; they meet in the folder for temporary "
+            "files, which must be there and have a short path: set TMPDIR to another, /tmp say"
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
@@ -182,7 +190,7 @@ class Pool(Generic[T]):
             # It is dead to us, and must not be waited for when this process ends.
             self._undead += 1
             multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
-            return -signal.SIGKILL
+            return -getattr(signal, "SIGKILL", 9)  # Windows has no name for it
         return process.exitcode
 
     def close(self) -> None:

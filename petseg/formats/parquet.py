@@ -63,10 +63,12 @@ class Seconds:
                 for batch in earlier.iter_batches(
                     _ROWS_AT_ONCE, columns=["mask", "written", "seconds"]
                 ):
-                    masks, _, seconds = (column.to_pylist() for column in batch.columns)
+                    # By name: they come in the file's order, and without what it has not.
+                    masks = batch.column("mask").cast(pa.string()).to_pylist()
+                    seconds = batch.column("seconds").cast(pa.float64()).to_pylist()
                     written = batch.column("written").cast(pa.int64()).to_pylist()
                     for mask, value, time in zip(masks, seconds, written, strict=True):
-                        if value is not None:
+                        if mask is not None and value is not None:
                             self.add(mask, value, time)
         except (OSError, pa.ArrowException, KeyError):
             return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +73,8 @@ def bounding_box(
     x, y, across, down = cv2.boundingRect(foreground(ids, classes))
     if not across:
         return None
-    scale_y, scale_x = height / ids.shape[0], width / ids.shape[1]
-    left, top = math.floor(x * scale_x), math.floor(y * scale_y)
-    right, bottom = math.ceil((x + across) * scale_x), math.ceil((y + down) * scale_y)
+    (rows, columns), right, bottom = ids.shape, x + across, y + down
+    # In whole numbers: rounded up after a product of floats, a box would reach beyond the photo.
+    left, top = x * width // columns, y * height // rows
+    right, bottom = -(-right * width // columns), -(-bottom * height // rows)
     return Box(left, top, right - left, bottom - top)

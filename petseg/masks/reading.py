@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petseg.classes import SegmentClass, values_to_ids
-from petseg.errors import ImageError, some
+from petseg.errors import ImageError, PetsegError, some
 from petseg.masks import measures, packs
 from petseg.masks.packs import Member
 from petseg.masks.record import Box, Record
 from petseg.masks.records import MAX_MASK_BYTES, MaskState, judge, read_bytes
 from petseg.photos import imageio
+from petseg.system.temporary import PARTIAL
 
 # Everything in a folder of masks that is no mask lies below this name.
 RESERVED = "petseg"
@@ -130,7 +131,7 @@ def read_all(
         on_other: takes the names of what is passed over.
 
     Raises:
-        PetsegError: a tar file of masks is damaged.
+        PetsegError: a folder cannot be read, or a tar file of masks is damaged.
     """
     table = values_to_ids(classes)
 
@@ -138,7 +139,7 @@ def read_all(
         path, member = folder / name, packed.get(name)
         return _read(path, name, classes, table, photos, with_ids, max_pixels, member)
 
-    names = walk(str(folder))
+    names = _names(folder)
     packed = {
         name: member
         for name, member in packs.index(folder).items()
@@ -221,6 +222,14 @@ def _read(
     return MaskFile(name, photo, written, by_person, record, *size, areas, box, ids, packed)
 
 
+def _names(folder: Path) -> Iterator[str]:
+    try:
+        yield from walk(str(folder))
+    except OSError as error:
+        where = error.filename or folder
+        raise PetsegError(f"cannot read the folder {where}: {error.strerror}") from error
+
+
 def walk(folder: str, prefix: str = "") -> Iterator[str]:
     """The names of all files that may be masks, sorted in each folder; links are not entered.
 
@@ -242,5 +251,6 @@ def walk(folder: str, prefix: str = "") -> Iterator[str]:
         if is_dir:
             if prefix or name != RESERVED:
                 yield from walk(os.path.join(folder, name), f"{prefix}{name}/")  # noqa: PTH118 - a Path for each of millions is slow
-        elif name.endswith(".png"):
+        # A process that is killed may leave half a mask under such a name.
+        elif name.endswith(".png") and not name.startswith(PARTIAL):
             yield prefix + name

@@ -10,6 +10,11 @@ from keras import ops
 from numpy.typing import NDArray
 
 
+def _steps(optimizer: keras.optimizers.Optimizer) -> int:
+    # A variable that lies on several devices is no number to Python.
+    return int(ops.convert_to_numpy(optimizer.iterations))
+
+
 def averaged_weights(model: keras.Model) -> list[NDArray[np.float32]]:
     """`model.get_weights()` with the optimiser's averages in place of what they are averages of.
 
@@ -20,7 +25,7 @@ def averaged_weights(model: keras.Model) -> list[NDArray[np.float32]]:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     averages: dict[int, Any] = {}
     # Before the first step the averages are 0.
-    if optimizer is not None and optimizer.use_ema and int(optimizer.iterations) > 0:
+    if optimizer is not None and optimizer.use_ema and _steps(optimizer) > 0:
         averages = {
             id(variable): average
             for variable, average in zip(

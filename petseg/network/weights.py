@@ -76,7 +76,11 @@ def check(encoder_weights: str, init: str | None) -> None:
 
 
 def initialize(
-    model: keras.Model, encoder_weights: str, images: NDArray[np.float32] | None, seed: int
+    model: keras.Model,
+    encoder_weights: str,
+    images: NDArray[np.float32],
+    seed: int,
+    normalized: bool = False,
 ) -> Start:
     """Fill a new network with the weights a run starts from.
 
@@ -85,13 +89,18 @@ def initialize(
     (layer-sequential unit variance, Mishkin and Matas 2016).  Without that, thirteen layers
     of freshly drawn weights behind trained ones do not train.
 
+    For a network that is to be normalised the given layers are scaled instead, kernel and bias, so
+    that each one's output is what it was but for a factor.  Normalised layers have unit scale by
+    themselves, and those of the decoder would be drowned where outputs of the encoder, which come
+    in the hundreds, are added to theirs.
+
     Args:
         model: from `model.build_segmenter`; changed in place.
         encoder_weights: "imagenet", "none", or the path of an .npz file with keys such as
             `block1_conv1/kernel` (HWIO) and `block1_conv1/bias`.
-        images: preprocessed training images, float32 (N, S, S, 3); None draws without scaling,
-            for a network that is to be normalised.
+        images: preprocessed training images, float32 (N, S, S, 3).
         seed: of the drawn weights.
+        normalized: whether the network is to be normalised.
 
     Raises:
         DatasetError: the weights cannot be downloaded or read, or do not fit the network.
@@ -115,8 +124,8 @@ def initialize(
     random = np.random.default_rng(seed)
     for name in drawn:
         layers[name].set_weights(_draw_he_normal(layers[name], random))
-    if images is not None:
-        _scale_to_unit_rms(model, [name for name in drawn if name.startswith("block")], images)
+    scaled = given if normalized else drawn
+    _scale_to_unit_rms(model, [name for name in scaled if name.startswith("block")], images)
     return Start(encoder_weights, tuple(given), tuple(drawn))
 
 
@@ -134,16 +143,20 @@ def _scale_to_unit_rms(model: keras.Model, names: list[str], images: NDArray[np.
     import keras
 
     encoder = model.get_layer("encoder")
+    # Of what comes in, against what it was; max pooling and ReLU pass it on.
+    factor = 1.0
     for name in names:
         layer = encoder.get_layer(name)
+        kernel, bias = layer.get_weights()
+        layer.set_weights([kernel, bias * factor])
         probe = keras.Model(encoder.inputs[0], layer.output)
         output = np.asarray(
             keras.ops.convert_to_numpy(probe(images, training=False)), dtype=np.float32
         )
         rms = float(np.sqrt(np.mean(np.square(output))))
         if rms > 0:
-            kernel, bias = layer.get_weights()
-            layer.set_weights([kernel / rms, bias])
+            factor /= rms
+            layer.set_weights([kernel / rms, bias * factor])
 
 
 def load_start(model: keras.Model, path: Path, seed: int) -> Start:

@@ -77,8 +77,10 @@ def _read_lines(list_file: Path, exists: Callable[[str], bool]) -> Iterator[tupl
         # Oxford's lists begin with lines like that, which are no names.
         if line.strip() and (not line.startswith("#") or exists(line.strip())):
             word = line.split()[0]
-            meant = (one for one in (line.strip(), word, f"{word}.jpg") if exists(one))
-            yield f"line {number}", next(meant, line.strip())
+            # A name may end in a space, and Windows ends lines with one character more.
+            whole = line.removesuffix("\r")
+            forms = dict.fromkeys((whole, line.strip(), word, f"{word}.jpg"))
+            yield f"line {number}", next(filter(exists, forms), line.strip())
 
 
 def read_table(list_file: Path, key: str | None = None) -> Iterator[tuple[str, str]]:

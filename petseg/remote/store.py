@@ -231,8 +231,7 @@ class Store:
         part = self.path(f"{self._temporary}/{threading.get_ident()}.part")
         self._make_folder(part)
         self._make_folder(path)
-        self.ask(lambda: self.fs.pipe_file(part, data))
-        self.ask(lambda: self.fs.mv(part, path))
+        self.ask(lambda: self._write(part, data, path))
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing happens where there is none."""
@@ -287,7 +286,19 @@ class Store:
 
     def _exists(self, path: str) -> bool:
         self.fs.invalidate_cache()  # of an earlier look at the folder, some would answer
-        return bool(self.fs.exists(path))
+        try:
+            # `exists` would take a connection that dies for a file that is not there.
+            self.fs.info(path)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    def _write(self, part: str, data: bytes, path: str) -> None:
+        # One request: whether a move was made whose answer is lost, nothing tells.
+        self.fs.pipe_file(part, data)
+        self.fs.mv(part, path)
 
     def _make_folder(self, path: str) -> None:
         folder = path.rpartition("/")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import os
 import platform
 import sys
@@ -18,6 +19,11 @@ ONNXRUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 _CPUINFO = Path("/proc/cpuinfo")
 # A container's limit in bytes, or "max": cgroup versions 2 and 1 (Linux, admin-guide).
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# Its limit in microseconds of processor time, "max" or -1 for none, and of what period.
+_QUOTAS = (
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,19 @@ class Lack:
 
 
 def usable_cores() -> int:
-    """Cores this process may use; a container or `taskset` may leave fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may use; a container or `taskset` may leave fewer than there are.
+
+    Of a container's limit that is no whole number, the next larger one.
+    """
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    for files in _QUOTAS:
+        with contextlib.suppress(OSError, ValueError):
+            text = " ".join(Path(file).read_text(encoding="utf-8") for file in files)
+            quota, period = map(int, text.split())
+            if quota > 0:
+                cores = min(cores, math.ceil(quota / period))
+    return cores
 
 
 def cpu_flags() -> frozenset[str]:
@@ -55,10 +70,16 @@ def gpu_capabilities() -> tuple[float, ...]:
     return tuple(float(line) for line in nvidia.smi("compute_cap") if line[:1].isdigit())
 
 
-def device_name(provider: str) -> str:
-    """The processor's or, for "cuda", the GPU's name; empty where it cannot be found out."""
+def device_name(provider: str, numbers: tuple[int, ...] | None = None) -> str:
+    """The processor's or, for "cuda", the GPUs' name; empty where it cannot be found out.
+
+    Args:
+        provider: that the network runs on.
+        numbers: of the GPUs it runs on, as CUDA counts them; None for the first.
+    """
     if provider == "cuda":
-        return next(iter(nvidia.smi("name")), "")
+        names = map(nvidia.gpu_name, numbers or (0,))
+        return ", ".join(dict.fromkeys(name for name in names if name))
     return _cpuinfo("model name") or platform.processor()
 
 

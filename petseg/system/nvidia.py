@@ -38,6 +38,20 @@ def gpu_count() -> int:
     return count.value
 
 
+def gpu_name(number: int) -> str:
+    """What a GPU is called, by CUDA's number of it; nvidia-smi's is another.  Empty for none."""
+    device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+    cuda = _driver()
+    if (
+        cuda is None
+        or cuda.cuInit(0) != 0
+        or cuda.cuDeviceGet(ctypes.byref(device), number) != 0
+        or cuda.cuDeviceGetName(name, len(name), device) != 0
+    ):
+        return ""
+    return name.value.decode(errors="replace")
+
+
 def cuda_version() -> tuple[int, int] | None:
     """The newest CUDA that the driver can run, major and minor; None where it does not say."""
     version = ctypes.c_int(0)

@@ -37,14 +37,13 @@ class SharedBuffer:
 
     def close(self) -> None:
         """Let go of the memory; the process that made a named block removes it, too."""
-        if self._block is not None:
-            self._block.close()
-            self._block.unlink()
-        else:
-            # Arrays that still look into it keep the mapping until they are gone.
-            with contextlib.suppress(BufferError):
-                self._map.close()
+        # Arrays that still look into it keep the mapping until they are gone.
+        with contextlib.suppress(BufferError):
+            (self._map if self._block is None else self._block).close()
+        if self._block is None:
             os.close(self._fd)
+        else:
+            self._block.unlink()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._block is not None:

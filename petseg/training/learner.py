@@ -95,8 +95,9 @@ def start(
     if config.init is not None:
         origin = weights.load_start(network, Path(config.init), config.seed)
     else:
-        scaled_on = None if config.normalize else images
-        origin = weights.initialize(network, config.encoder_weights, scaled_on, config.seed)
+        origin = weights.initialize(
+            network, config.encoder_weights, images, config.seed, config.normalize
+        )
     arrays = weights.learnt(network)
     for name, layer in weights.convolutions(model).items():
         if hasattr(layer, "start"):

@@ -20,8 +20,29 @@ class _Epochwise:
         self.exclude_from_weight_decay(var_list=vectors)  # type: ignore[attr-defined]
         super().build(variables)  # type: ignore[misc]
 
+    # On several devices each has the gradients of its share, and TensorFlow's optimiser would clip
+    # these before it adds them up.  What is to be clipped is their sum, as on one device.
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        if _replicas(self) > 1:
+            return grads
+        return super()._clip_gradients(grads)  # type: ignore[misc, no-any-return]
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
+        summed = super()._all_reduce_sum_gradients(grads_and_vars)  # type: ignore[misc]
+        if _replicas(self) == 1:
+            return summed  # type: ignore[no-any-return]
+        grads, variables = zip(*summed, strict=True)
+        return list(zip(super()._clip_gradients(list(grads)), variables, strict=True))  # type: ignore[misc]
+
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Nothing: Keras would overwrite the weights with their average at the end of a `fit`."""
+
+
+def _replicas(optimizer: Any) -> int:
+    """Devices that share a batch; what jax shares out it adds up itself."""
+    strategy = getattr(optimizer, "_distribution_strategy", None)
+    return 1 if strategy is None else int(strategy.num_replicas_in_sync)
 
 
 @keras.saving.register_keras_serializable(package="petseg")
