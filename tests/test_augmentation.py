@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petseg.classes import IGNORED
+from petseg.data import coloring, warping
 from petseg.data.augmentation import Augmentation, augment
 
 GEOMETRY_ONLY = Augmentation(
@@ -98,6 +102,56 @@ def test_every_range_is_drawn_from() -> None:
         assert sum(changed) > 5, name
         if name in ("greyscale", "blur", "sharpen", "cutout"):
             assert sum(changed) < 32, name
+
+
+@pytest.mark.parametrize("how", [GEOMETRY_ONLY, ALL, dataclasses.replace(ALL, shrink=1.0)])
+def test_ranges_are_kept_and_used(how: Augmentation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the changes are asked for reaches from one end of each range to the other."""
+    asked: dict[str, list[float]] = {}
+
+    def watch(module: ModuleType, name: str, *names: str) -> None:
+        real = getattr(module, name)
+
+        def watching(*arguments: Any, **options: Any) -> Any:
+            given = inspect.signature(real).bind(*arguments, **options).arguments
+            for argument in names:
+                asked.setdefault(f"{name} {argument}", []).append(given[argument])
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(module, name, watching)
+
+    watch(warping, "warp", "zoom", "stretch", "angle")
+    watch(coloring, "change_tone", "gamma", "contrast", "brightness")
+    watch(coloring, "change_chroma", "saturation", "hue")
+    watch(coloring, "blur", "sigma")
+    watch(coloring, "sharpen", "amount")
+    image, trimap = sample(32, 32)
+    random = np.random.default_rng(0)
+    for _ in range(600):
+        augment(image, trimap, 32, how, random)
+    grey = asked["change_chroma saturation"].count(0.0)
+    assert how.greyscale == pytest.approx(grey / 600, abs=0.07)
+    asked["change_chroma saturation"] = [x for x in asked["change_chroma saturation"] if x]
+    if how.blur:
+        # Sharpening blurs, too, by one pixel.
+        asked["blur sigma"] = [x for x in asked["blur sigma"] if x != 1]
+    ranges = {
+        "warp zoom": (1 / how.shrink, how.zoom),
+        "warp stretch": (1 / how.stretch, how.stretch),
+        "warp angle": (-how.rotation, how.rotation),
+        "change_tone gamma": (1 / how.gamma, how.gamma),
+        "change_tone contrast": (1 - how.contrast, 1 + how.contrast),
+        "change_tone brightness": (-how.brightness, how.brightness),
+        "change_chroma saturation": (1 - how.saturation, 1 + how.saturation),
+        "change_chroma hue": (-how.hue, how.hue),
+    }
+    if how.blur:
+        ranges |= {"blur sigma": (0.1, how.blur), "sharpen amount": (0, how.sharpen)}
+    assert asked.keys() == ranges.keys()
+    for name, (least, most) in ranges.items():
+        margin = 0.05 * (most - least) + 1e-9
+        assert least - 1e-9 <= min(asked[name]) <= least + margin, name
+        assert most - margin <= max(asked[name]) <= most + 1e-9, name
 
 
 def test_holes_are_not_asked_for() -> None:

@@ -116,7 +116,7 @@ def packed(tmp_path: Path, **options: Any) -> tuple[list[Row], StoreCarrier]:
 def test_photos_come_as_they_were_listed_or_fail_with_the_reason(
     memory: type[Watched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("petseg.remote.store._WAITS", (0.0,))
+    monkeypatch.setattr("petseg.remote.asking._WAITS", (0.0,))
     rows, carrier = packed(tmp_path)
     assert [row.work.name for row in rows] == ["a/000.png", "a/001.png", "a/002.png"]
     come = carrying.bring(rows, carrier, 60)

@@ -6,6 +6,7 @@ import ast
 import functools
 import graphlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,23 +22,24 @@ PACKAGES = {"petseg": ROOT / "petseg", "petseg_export": ROOT / "export" / "petse
 # The package's own file is the door to `petseg.library`: it names what it holds, and loads it when
 # somebody asks (tests/test_library.py).  What modules take of it is the version.
 DOOR = "petseg"
-# From the ground up.  A module imports from its own folder, and from rows below.  A package's name
-# stands for all in it, but `petseg` for its own file alone.
-LAYERS = (
-    "petseg petseg.errors petseg.classes",
-    "petseg.system",
-    "petseg.modelfile petseg.photos",
-    "petseg.masks petseg.network petseg.runtime",
-    "petseg.doctor petseg.formats petseg.data",
-    "petseg.segmentation petseg.scoring",
-    "petseg.steps",
-    "petseg.engines petseg.pages",
-    "petseg.planning petseg.training",
-    "petseg.library petseg.remote",
-    "petseg.batch",
-    "petseg.cli",
-    "petseg_export",
-)
+
+
+def _layers() -> tuple[str, ...]:
+    """The table of docs/architecture.md, from the ground up.
+
+    A module imports from its own folder, and from rows below.  A package's name stands for all in
+    it, but `petseg`, which is on the ground, for its own file alone.
+    """
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^```\n(petseg_export\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    rows = [
+        " ".join(name if name in PACKAGES else f"petseg.{name}" for name in row.split())
+        for row in reversed(table.splitlines())
+    ]
+    return (f"{DOOR} {rows[0]}", *rows[1:])
+
+
+LAYERS = _layers()
 # Which modules may name a package, late imports and those for types alone included.
 USERS = {
     "keras": "petseg.network petseg.data.batches petseg.training petseg_export",

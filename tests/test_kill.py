@@ -288,7 +288,8 @@ def test_a_second_signal_does_not_wait_for_a_batch(
         _, errors = process.communicate(timeout=10)
     finally:
         process.kill()
-    assert time.monotonic() - sent < 2
+    # It does not wait for the batch, which takes for ever; a busy machine may take its time.
+    assert time.monotonic() - sent < 8
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     found = mask_bytes(masks)

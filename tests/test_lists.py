@@ -115,15 +115,43 @@ def test_a_wrong_line_is_named(line: bytes, words: str, tmp_path: Path) -> None:
     assert len(str(caught.value)) < 400 + len(str(tmp_path))
 
 
-@given(st.binary(max_size=80))
+def _damaged(lines: list[str], places: list[int]) -> bytes:
+    data = bytearray(b"".join(json.dumps({"path": line}).encode() + b"\n" for line in lines))
+    for place in places:
+        data[place % len(data)] ^= 1 << place % 8
+    return bytes(data)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=80),
+        st.builds(
+            _damaged,
+            st.lists(st.text(min_size=1, max_size=9), min_size=1, max_size=4),
+            st.lists(st.integers(0, 1 << 30), max_size=2),
+        ),
+    )
+)
 def test_whatever_bytes_a_list_holds(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     listed = tmp_path_factory.getbasetemp() / "any.jsonl"
     listed.write_bytes(data)
+    refused = ""
     try:
         found = paths(listed)
-    except PetsegError:
-        return
-    assert all(os.fsencode(path) for path in found)
+    except PetsegError as error:
+        found, refused = [], str(error)
+    assert "\n" not in refused
+    for path in found:
+        assert path
+        assert b"\0" not in os.fsencode(path)
+
+
+def test_a_list_that_is_not_damaged_gives_its_paths(tmp_path: Path) -> None:
+    """So that the test above is not of refusals alone."""
+    names = ["x.jpg", "ä/☃ \t.png", "\u2028"]
+    listed = tmp_path / "any.jsonl"
+    listed.write_bytes(_damaged(names, []))
+    assert paths(listed) == names
 
 
 def test_columns_of_text(tmp_path: Path) -> None:

@@ -383,7 +383,7 @@ def test_masks_that_cannot_be_put_end_the_run_while_photos_come(
     store: type[Watched], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Photos that arrive say nothing about masks that do not."""
-    monkeypatch.setattr("petseg.remote.store._WAITS", (0.0,))
+    monkeypatch.setattr("petseg.remote.asking._WAITS", (0.0,))
     monkeypatch.setattr("petseg.engines.streak._MOST", 4)
     fs = fsspec.filesystem("memory")
     for name in save_photos(tmp_path / "many", 12):

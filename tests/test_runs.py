@@ -140,9 +140,11 @@ def test_a_sweep_takes_what_a_killed_process_left(folder: RunFolder) -> None:
 def test_runs_that_begin_at_once_have_a_folder_each(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from petseg.training.runs import fresh_folder\n"
-        "sys.stdin.read(1); print(fresh_folder(pathlib.Path(sys.argv[1]), 'now').name)"
+        "for name in sys.stdin.readline().split():\n"
+        "    print('ready', flush=True); sys.stdin.read(1)\n"
+        "    print(fresh_folder(pathlib.Path(sys.argv[1]), name).name)\n"
     )
-    runs = tmp_path / "runs"
+    runs, names = tmp_path / "runs", [f"at-{number}" for number in range(20)]
     both = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(runs)],
@@ -152,8 +154,27 @@ def test_runs_that_begin_at_once_have_a_folder_each(tmp_path: Path) -> None:
         )
         for _ in range(2)
     ]
-    assert sorted(process.communicate("x")[0].strip() for process in both) == ["now", "now-2"]
-    assert fresh_folder(runs, "now") == runs / "now-3"
+
+    def told(process: subprocess.Popen[str], text: str) -> None:
+        assert process.stdin is not None
+        process.stdin.write(text)
+        process.stdin.flush()
+
+    def line(process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        return process.stdout.readline().strip()
+
+    for process in both:
+        told(process, " ".join(names) + "\n")
+    for name in names:
+        assert [line(process) for process in both] == ["ready", "ready"]
+        for process in both:
+            told(process, "x")
+        assert sorted(line(process) for process in both) == [name, f"{name}-2"]
+        assert fresh_folder(runs, name) == runs / f"{name}-3"
+    for process in both:
+        process.communicate()
+        assert process.returncode == 0
 
 
 def test_a_run_is_locked_before_it_is_begun(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def pixels(path: Path) -> NDArray[np.float64]:
         return np.asarray(picture.convert("RGB"), float)
 
 
-def test_the_screenshots_are_those_the_script_makes(tmp_path: Path) -> None:
+def test_the_screenshots_are_made_and_look_like_those_that_are_kept(tmp_path: Path) -> None:
+    """Light and dark, and how large; what the page holds is looked at in test_report_page."""
     programs()
     command = [sys.executable, str(DOCS / "screenshots.py"), str(tmp_path / "made")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

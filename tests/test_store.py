@@ -95,7 +95,7 @@ def test_a_new_mask_is_put_on_the_condition_that_none_is_there(bucket: Bucket) -
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store that knows no condition: looked at first, written beside, and moved."""
-    monkeypatch.setattr("petseg.remote.store._WAITS", (0.0,))
+    monkeypatch.setattr("petseg.remote.asking._WAITS", (0.0,))
     return Store(f"file://{tmp_path}")
 
 

@@ -7,29 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import random
 import secrets
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
-from petseg.errors import ImageError, MissingPackageError, PetsegError, StoreError
+from petseg.errors import MissingPackageError, PetsegError, StoreError
 from petseg.masks.reading import RESERVED
 from petseg.photos.addresses import shown
 from petseg.remote import kinds
+from petseg.remote.asking import Asking, reason
 from petseg.remote.kinds import CONNECTIONS
 from petseg.remote.times import mtime_ns
 
-T = TypeVar("T")
-
-# Seconds until a request is made again; each by half as much more or less, so that many that were
-# refused together do not come back together.
-_WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-# What asking again does not change.
-_FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
-_FINAL_NUMBERS = {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENOTDIR}
-_BAD_NAME = {errno.ENAMETOOLONG, errno.EILSEQ}
 # What a store says when bytes of an empty file are asked for.
 _EMPTY = {"InvalidRange", 416}
 
@@ -66,14 +56,10 @@ class Masks(Photos, Protocol):
     def remove(self, name: str) -> None: ...
 
 
-class Store:
+class Store(Asking):
     """A folder in a store; names are relative to it, with forward slashes.
 
-    Attributes:
-        address: the folder's, for messages: without a password.
-        retries: requests that were made again, because the store was busy or a connection died.
-        connections: how many requests it may get at once; others wait for their turn.
-        closing: once set, nothing is asked again.
+    See `Asking` for how requests are made.
     """
 
     def __init__(self, address: str) -> None:
@@ -85,10 +71,7 @@ class Store:
                 wrong bytes.
         """
         kinds.refuse(address)
-        self.address = shown(address.rstrip("/"))
-        self.retries = 0
-        self.closing = threading.Event()
-        self._lock = threading.Lock()
+        super().__init__(shown(address.rstrip("/")))
         self._folders: set[str] = set()
         self._temporary = f"{RESERVED}/tmp-{secrets.token_hex(4)}"
         scheme = kinds.links(address)[0]
@@ -112,15 +95,12 @@ class Store:
             raise PetsegError(f"cannot use {self.address}: {error}") from error
         # Some connect at once, and raise what their library does.
         except Exception as error:
-            raise PetsegError(f"cannot use {self.address}: {_reason(error)}") from error
+            raise PetsegError(f"cannot use {self.address}: {reason(error)}") from error
         self.root = self.root.rstrip("/")
         self._protocols = kinds.protocols(self.fs)
         self.one_put = bool(self._protocols & kinds.ONE_PUT)
         self._conditional = bool(self._protocols & kinds.CONDITIONAL)
         self.connections = kinds.connections(self.fs)
-        self._turn: contextlib.AbstractContextManager[Any] = (
-            threading.Lock() if self.connections == 1 else contextlib.nullcontext()
-        )
 
     def path(self, name: str) -> str:
         """What fsspec calls this file."""
@@ -245,39 +225,6 @@ class Store:
             with contextlib.suppress(OSError, StoreError):
                 self.ask(lambda: self.fs.rm(folder, recursive=True))
 
-    def ask(self, request: Callable[[], T]) -> T:
-        """Make a request, and again where the store is busy or the connection died.
-
-        Raises:
-            FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError: asking again
-                would change nothing.
-            ImageError: no file there can have the name that is asked for.
-            StoreError: nor does it help.
-        """
-        for wait in (*_WAITS, None):
-            try:
-                with self._turn:
-                    return request()
-            except _FINAL:
-                raise
-            # fsspec says nothing about what its file systems raise: each has its library's own.
-            except Exception as error:
-                if kinds.told(error) == "PreconditionFailed":
-                    raise FileExistsError(errno.EEXIST, "there is a file already") from error
-                # gcsfs has no class of its own for it.
-                if kinds.told(error) == 403 or str(error).startswith("Forbidden"):
-                    raise PermissionError(errno.EACCES, str(error)) from error
-                if isinstance(error, UnicodeError) or getattr(error, "errno", None) in _BAD_NAME:
-                    raise ImageError(f"the store takes no such name: {error}") from error
-                final = getattr(error, "errno", None) in _FINAL_NUMBERS
-                final = final or "Credentials" in type(error).__name__
-                if final or wait is None or self.closing.is_set():
-                    raise StoreError(f"{self.address}: {_reason(error)}") from error
-            with self._lock:
-                self.retries += 1
-            self.closing.wait(wait * random.uniform(0.5, 1.5))
-        raise AssertionError("the last time returns or raises")
-
     def _rise(self, root: str) -> None:
         """Be the store of a folder above, in which a file or a pattern was named."""
         if self.address.endswith(self.root):
@@ -305,7 +252,3 @@ class Store:
         if folder not in self._folders:
             self.ask(lambda: self.fs.makedirs(folder, exist_ok=True))
             self._folders.add(folder)
-
-
-def _reason(error: Exception) -> str:
-    return shown(f"{type(error).__name__}: {error}" if str(error) else repr(error))

@@ -1,7 +1,7 @@
 """What TensorBoard reads: the history of a run as scalars.
 
-It is written by TensorBoard's own package, which needs no TensorFlow: runs on jax and torch leave
-the same files.
+It is written by TensorBoard's own package, which needs no TensorFlow: runs on jax leave the same
+files.
 """
 
 from __future__ import annotations
