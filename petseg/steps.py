@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from petseg.runtime import Stream
 
 
+# How often a folder is made again that was removed before a file could be put there.
+_TIMES = 100
+
+
 @dataclass(frozen=True)
 class Job:
     """What is the same for every image of a run.
@@ -291,8 +295,20 @@ def _check_place(target: Path, job: Job) -> Record | None:
 
 
 def _put(target: Path, data: bytes, temporary: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     # Several machines may write here, whose process numbers meet.
     part = temporary / f"{secrets.token_hex(8)}.part"
-    part.write_bytes(data)
-    part.replace(target)
+    try:
+        part.write_bytes(data)
+        for again in range(_TIMES, -1, -1):
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                part.replace(target)
+            except (FileNotFoundError, FileExistsError):
+                # Where masks go on to a store, folders are removed when they have become empty.
+                if not again or not part.exists():
+                    raise
+            else:
+                return
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

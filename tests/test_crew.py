@@ -54,6 +54,21 @@ def test_what_hangs_is_left_behind_and_the_others_go_on() -> None:
     found.close()
 
 
+def test_what_was_slow_and_came_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "_MOST_LOST", 1)
+    found: Crew[str, int] = Crew(2, 0.05, lambda: None)
+    for _ in range(3):
+        gate = threading.Event()
+        found.do("slow", lambda gate=gate: int(gate.wait(30)))  # type: ignore[misc]
+        assert isinstance(collect(found, 1)["slow"].error, TimeoutError)
+        gate.set()
+        patience = time.monotonic() + 20
+        while found._lost:
+            assert time.monotonic() < patience
+            time.sleep(0.005)
+    found.close()
+
+
 def test_too_many_that_hang_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "_MOST_LOST", 2)
     found: Crew[str, int] = Crew(3, 0.1, lambda: None)

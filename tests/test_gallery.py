@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from batching import make_job, read_mask, write_mask
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from petseg.classes import PET_CLASSES
 from petseg.masks.reading import MaskFile, read_all
@@ -91,6 +92,28 @@ def test_another_photo_of_that_name_is_not_shown(home: Path) -> None:
     pair = draw(mask, home / "masks", home / "photos", PET_CLASSES)
     assert pair is not None
     assert pair.note == "cannot be read: No such file or directory"
+
+
+def test_another_photo_is_not_shown_beside_a_corrected_mask_either(home: Path) -> None:
+    """It carries the record of the mask that it was made of."""
+    path = home / "masks" / "x.png"
+    with Image.open(path) as made:
+        info = PngInfo()
+        for key, text in made.text.items():  # type: ignore[attr-defined]
+            info.add_text(key, text)
+        corrected = np.asarray(made).copy()
+    corrected[:50] = 2
+    Image.fromarray(corrected).save(path, pnginfo=info)
+    mask = mask_in(home)
+    assert mask.by_person
+    pair = draw(mask, home / "masks", home / "photos", PET_CLASSES)
+    assert pair is not None
+    assert (pair.photo is None, pair.note) == (False, "")
+    Image.fromarray(np.zeros((400, 600, 3), np.uint8)).save(home / "photos" / "x.png")
+    pair = draw(mask, home / "masks", home / "photos", PET_CLASSES)
+    assert pair is not None
+    assert pair.photo is None
+    assert pair.note == "the photo is no longer the one that the mask was made from"
 
 
 def test_the_mask_of_a_person(home: Path) -> None:

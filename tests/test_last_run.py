@@ -83,7 +83,15 @@ def test_stats_that_are_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"counts": 3}, {"stages": {"read": {}}}, {"options": []}, {"masks_over_time": {}}],
+    [
+        {"counts": 3},
+        {"stages": {"read": {}}},
+        {"options": []},
+        {"masks_over_time": {}},
+        {"masks_over_time": {"begin_seconds": 1.0, "bin_seconds": 0, "counts": [1]}},
+        {"masks_over_time": {"begin_seconds": float("nan"), "bin_seconds": 1.0, "counts": [1]}},
+        {"stages": {"read": {"busy_core_seconds": 1, "p50_seconds": "x"}}},
+    ],
 )
 def test_stats_of_something_else(change: dict[str, Any]) -> None:
     stats = json.loads(json.dumps(report().as_dict()))

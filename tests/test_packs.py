@@ -107,6 +107,30 @@ def test_a_part_is_found_wherever_it_lies_by_now(folder: Path) -> None:
     assert packer.read("a.png", 1000) == data_of("a.png")
 
 
+def test_two_parts_of_one_number_are_not_taken_for_each_other(folder: Path) -> None:
+    """Two runs took it at once; the second that ended got another."""
+    for number, name in enumerate(("a.png", "b.png")):
+        pack(folder, name)
+        ended = folder / packs.tar_name(4 * number)
+        ended.rename(folder / left_behind(3, owner=f"host{number}"))
+    members = packs.index(folder)
+    assert {member.pack.name.split(".")[0] for member in members.values()} == {"masks-000003"}
+    (folder / left_behind(3, owner="host0")).rename(folder / "masks-000003.tar")
+    (folder / left_behind(3, owner="host1")).rename(folder / "masks-000004.tar")
+    for name in ("a.png", "b.png"):
+        assert packs.read(members[name], 1000) == data_of(name)
+
+
+def test_times_that_no_file_has(folder: Path) -> None:
+    with tarfile.open(folder / packs.tar_name(0), "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, mtime in (("a.png", 10**13), ("b.png", float("nan")), ("c.png", 1_700_000_000)):
+            member = tarfile.TarInfo(name)
+            member.pax_headers = {"mtime": str(mtime)}
+            tar.addfile(member)
+    found = {name: member.mtime_ns for name, member in packs.index(folder).items()}
+    assert found == {"a.png": 0, "b.png": 0, "c.png": 1_700_000_000 * 10**9}
+
+
 @settings(max_examples=50)
 @given(
     st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=150)

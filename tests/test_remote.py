@@ -26,6 +26,8 @@ from petseg.masks import png, records
 from petseg.photos.shards import Shard
 from petseg.planning.config import BatchConfig
 from petseg.remote.site import RemoteSite, opened
+from petseg.remote.stage import Stage
+from petseg.remote.store import Store
 
 COUNT = 6
 PHOTOS, MASKS = "memory://bucket/photos", "memory://bucket/masks"
@@ -492,3 +494,30 @@ def test_shards_lists_and_limits_in_a_store(
     assert run(tiny_model, dry_run=True, **there).counts.done == 0
     assert run(tiny_model, limit=1, **there).counts.done == 1
     assert run(tiny_model, **there).counts.done == 2
+
+
+def test_tidying_that_takes_long_is_no_failure(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("petseg.remote.site._PATIENCE_SECONDS", 5.0)
+    never = threading.Event()
+    monkeypatch.setattr(Store, "tidy", lambda store: never.wait(60))
+    save_photos(tmp_path / "photos", 1)
+    started = time.monotonic()
+    report = run(tiny_model, str(tmp_path / "photos"), f"file://{tmp_path / 'masks'}")
+    assert report.exit_code == 0
+    assert time.monotonic() - started >= 5
+    never.set()
+
+
+def test_no_folder_stays_on_the_stage(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    for name in ("1/a/x.png", "1/a/y.png", "petseg/color/1/a/x.png"):
+        stage.write_mask(name, b"mask")
+    stage.remove_mask("1/a/x.png")
+    assert (stage.masks / "1/a/y.png").exists()
+    assert stage.take("1/a/y.png") == b"mask"
+    assert stage.take("petseg/color/1/a/x.png") == b"mask"
+    assert stage.take("1/a/y.png") is None
+    stage.remove_mask("nowhere/x.png")
+    assert list(stage.masks.iterdir()) == []

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -97,6 +98,43 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store that knows no condition: looked at first, written beside, and moved."""
     monkeypatch.setattr("petseg.remote.asking._WAITS", (0.0,))
     return Store(f"file://{tmp_path}")
+
+
+class AnswerError(Exception):
+    """As libraries that speak HTTP raise it: behind it an error with the answer, an object."""
+
+
+def test_a_library_with_errors_of_its_own_is_asked_again(
+    shared: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.png").write_bytes(b"x")
+    real, answers = shared.fs.cat_file, iter([False])
+
+    def busy(*arguments: Any, **options: Any) -> Any:
+        if next(answers, True):
+            return real(*arguments, **options)
+        cause = OSError("503")
+        cause.response = SimpleNamespace(status_code=503)  # type: ignore[attr-defined]
+        raise AnswerError("busy") from cause
+
+    monkeypatch.setattr(shared.fs, "cat_file", busy)
+    assert shared.read("x.png", 10) == b"x"
+    assert shared.retries == 1
+
+
+def test_a_listing_without_sizes_is_made_good(
+    shared: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a web server's is."""
+    (tmp_path / "x.png").write_bytes(b"four")
+    real = shared.fs.find
+
+    def find(*arguments: Any, **options: Any) -> Any:
+        found = real(*arguments, **options)
+        return {path: {**info, "size": None} for path, info in found.items()}
+
+    monkeypatch.setattr(shared.fs, "find", find)
+    assert shared.find()["x.png"].size == 4
 
 
 def once(real: Callable[..., Any], does_it: bool) -> Callable[..., Any]:

@@ -112,6 +112,7 @@ def _of_masks(
     from petseg.pages.run import Failures, read_stats, understand
     from petseg.pages.shards import read_last
     from petseg.pages.survey import Survey
+    from petseg.photos.imageio import DEFAULT_MAX_PIXELS
     from petseg.remote.archives import photos_here
 
     photos = None if images is None else photos_here(images)
@@ -151,7 +152,10 @@ def _of_masks(
     survey = Survey(classes)
     out = out or masks / RESERVED / page.NAME
     others = Others(classes)
-    there = read_all(masks, classes, {}, with_ids=False, on_other=others.add)
+    # As large as that run's may be.
+    limit = None if run is None else dict(run.options).get("max_pixels")
+    most = int(limit) if limit and limit.isdecimal() else DEFAULT_MAX_PIXELS
+    there = read_all(masks, classes, {}, with_ids=False, max_pixels=most, on_other=others.add)
     for mask in tqdm(there, unit=" masks", disable=None):
         survey.add(mask)
     if others.count:

@@ -7,6 +7,7 @@ Where a name is in several, the highest number counts; within one, the last memb
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tarfile
@@ -18,6 +19,8 @@ from petseg.errors import PetsegError
 from petseg.photos.addresses import stays_below
 from petseg.system.files import open_regular
 
+# Times further from 1970 than this, in seconds, no file here could have; it is the year 2242.
+_MOST_SECONDS = 1 << 33
 _NAME = re.compile(r"masks-([0-9]{6,})(?:\.tar|\.(.+)-[0-9a-f]{8}\.part)")
 
 
@@ -42,12 +45,14 @@ class Member(NamedTuple):
         pack: the tar file, under the name that it had when it was looked at.
         offset, size: of the mask in it, bytes.
         mtime_ns: when it was put there, nanoseconds since 1970; tar files tell whole seconds.
+        inode: the tar file's number in its file system; None while it is written here.
     """
 
     pack: Path
     offset: int
     size: int
     mtime_ns: int
+    inode: int | None = None
 
 
 @dataclass
@@ -135,7 +140,8 @@ def look(path: Path) -> Contents:
     """
     found = Contents()
     with _opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
+        size, inode = status.st_size, status.st_ino
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 # The place behind a member whose size is wrong may even lie before it.
@@ -146,8 +152,10 @@ def look(path: Path) -> Contents:
                     name = member.name.removeprefix("./")
                     plain = member.isreg() and member.sparse is None and member.size >= 0
                     if plain and name.endswith(".png") and stays_below(name):
-                        made = int(member.mtime) * 10**9
-                        found.members[name] = Member(path, member.offset_data, member.size, made)
+                        # It may be "nan", of which no comparison holds.
+                        made = int(member.mtime) if abs(member.mtime) < _MOST_SECONDS else 0
+                        place = Member(path, member.offset_data, member.size, made * 10**9, inode)
+                        found.members[name] = place
         # What begins to be a member and is none: a pax header of numbers that are none, say.
         except (tarfile.TarError, ValueError, OverflowError, RecursionError):
             pass
@@ -162,18 +170,29 @@ def read(member: Member, most: int) -> bytes:
     Raises:
         OSError: they cannot be read.
     """
-    with _opened(member.pack) as file:
+    with _opened(member.pack, member.inode) as file:
         file.seek(member.offset)
         return file.read(min(most, member.size))
 
 
-def _opened(path: Path) -> BinaryIO:
-    """Open a tar file that may have been ended since, or taken over: its number stays."""
+def _opened(path: Path, inode: int | None = None) -> BinaryIO:
+    """Open a tar file that may have been ended since, or taken over, and has another name then.
+
+    Args:
+        path: where it was.
+        inode: its number in the file system, if known: two runs may have had one number of
+            petseg's, and one of them has got another.
+    """
     try:
         return open_regular(path)
     except FileNotFoundError:
         number = path.name.partition(".")[0]
         for pack in find(path.parent):
-            if pack.path.name.partition(".")[0] == number:
-                return open_regular(pack.path)
+            with contextlib.suppress(FileNotFoundError):
+                if inode is None:
+                    same = pack.path.name.partition(".")[0] == number
+                else:
+                    same = pack.path.stat().st_ino == inode
+                if same:
+                    return open_regular(pack.path)
         raise

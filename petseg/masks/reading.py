@@ -45,6 +45,8 @@ class MaskFile:
         box: of the foreground, in the photo's pixels; None without foreground.
         ids: class ids, uint8 (h, w); None where they were not asked for.
         packed: where it lies in a tar file; None for a file of its own.
+        photo_sha256: of the photo it was made from; of a mask that a person changed, too, as long
+            as it carries petseg's record.
     """
 
     name: str
@@ -58,6 +60,7 @@ class MaskFile:
     box: Box | None
     ids: NDArray[np.uint8] | None
     packed: Member | None = None
+    photo_sha256: str | None = None
 
 
 def load(path: Path, packed: Member | None) -> tuple[bytes, int]:
@@ -219,7 +222,8 @@ def _read(
         areas = measures.class_pixels(ids, classes)
         box = measures.bounding_box(ids, classes, *size)
     photo = None if photo is None else photo.removeprefix("/")
-    return MaskFile(name, photo, written, by_person, record, *size, areas, box, ids, packed)
+    sha256 = None if found is None else found.image.sha256
+    return MaskFile(name, photo, written, by_person, record, *size, areas, box, ids, packed, sha256)
 
 
 def _names(folder: Path) -> Iterator[str]:

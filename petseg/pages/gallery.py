@@ -106,7 +106,7 @@ def _photo(mask: MaskFile, images: Path | None, size: tuple[int, int]) -> str | 
     if name.is_absolute() or ".." in name.parts:
         raise ImageError("the photo's name leads out of the folder of photos")
     identity, data = steps.identify(str(images / name), imageio.DEFAULT_MAX_PIXELS)
-    if mask.record is not None and identity.sha256 != mask.record.image.sha256:
+    if mask.photo_sha256 not in (None, identity.sha256):
         raise ImageError("the photo is no longer the one that the mask was made from")
     pixels, (height, width) = imageio.decode_reduced(data, _SIDE)
     if (height, width) != (mask.height, mask.width):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -118,7 +119,9 @@ def understand(stats: Mapping[str, Any]) -> Run:
         over_time = stats["masks_over_time"]
         if over_time is None:
             over_time = {"begin_seconds": 0.0, "bin_seconds": 1.0, "counts": []}
-        width = over_time["bin_seconds"]
+        begin, width = float(over_time["begin_seconds"]), float(over_time["bin_seconds"])
+        if not (math.isfinite(begin) and 0 < width < math.inf):
+            raise ValueError(f"masks over time begin at {begin}, in bins of {width} seconds")
         shard = stats["options"].get("shard")
         return Run(
             counts=[(str(name), int(count)) for name, count in stats["counts"].items()],
@@ -127,23 +130,27 @@ def understand(stats: Mapping[str, Any]) -> Run:
                 StageTimes(
                     str(name),
                     float(stage["busy_core_seconds"]),
-                    *(stage[f"{part}_seconds"] for part in ("p50", "p95", "p99")),
+                    *(_seconds(stage[f"{part}_seconds"]) for part in ("p50", "p95", "p99")),
                 )
                 for name, stage in stats["stages"].items()
             ],
             bottleneck=stats["bottleneck"],
             rates=[count / width for count in over_time["counts"]],
-            rates_begin=over_time["begin_seconds"],
+            rates_begin=begin,
             rates_width=width,
             options=[(str(k), text) for k, v in stats["options"].items() if (text := _plain(v))],
             notes=[str(note) for note in stats["notes"]],
             classes=tuple(map(SegmentClass.from_json, stats["classes"])),
             failures=(own_name(FAILURES, Shard.parse(shard) if shard else None),),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise PetsegError(
             f"these are not the stats of a run of this version of petseg-batch: {error!r}"
         ) from error
+
+
+def _seconds(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _plain(value: object) -> str:

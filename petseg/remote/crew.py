@@ -56,6 +56,7 @@ class Crew(Generic[K, V]):
         self._done: queue.SimpleQueue[Task[K, V]] = queue.SimpleQueue()
         self._open: set[Task[K, V]] = set()
         self._started = self._lost = 0
+        self._lock = threading.Lock()
         self._looked = time.monotonic()
 
     def __len__(self) -> int:
@@ -97,12 +98,14 @@ class Crew(Generic[K, V]):
         for task in late:
             if task.error is not None or task.result is not None:
                 continue  # it has just come
-            task.lost = True
+            with self._lock:
+                task.lost = True
+                self._lost += 1
+                lost = self._lost
             self._open.remove(task)
-            self._lost += 1
-            if self._lost > _MOST_LOST:
+            if lost > _MOST_LOST:
                 raise PetsegError(
-                    f"{self._lost} requests to a store hang; what is done stays valid: see to it, "
+                    f"{lost} requests to a store hang; what is done stays valid: see to it, "
                     "and run the same command"
                 )
             self._start()
@@ -125,7 +128,9 @@ class Crew(Generic[K, V]):
                 task.result = task.call()
             except BaseException as error:  # looked at in the main thread
                 task.error = error
-            if task.lost:
-                return  # another thread has taken this one's place
+            with self._lock:
+                if task.lost:
+                    self._lost -= 1  # it came after all
+                    return  # another thread has taken this one's place
             self._done.put(task)
             self.ring()

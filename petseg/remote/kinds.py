@@ -65,6 +65,8 @@ def connections(fs: Any) -> int:
 
 def told(error: BaseException | None) -> str | int | None:
     """The error's code in the store's words: Google's, or S3's behind what s3fs makes of it."""
-    response = getattr(getattr(error, "__cause__", None), "response", None) or {}
-    code: str | int | None = response.get("Error", {}).get("Code") or getattr(error, "code", None)
+    # Other libraries have an object of that name, which is an answer over HTTP.
+    response = getattr(getattr(error, "__cause__", None), "response", None)
+    words = response.get("Error", {}) if isinstance(response, dict) else {}
+    code: str | int | None = words.get("Code") or getattr(error, "code", None)
     return code

@@ -185,7 +185,12 @@ class RemoteSite(Site):
                 within(patience, functools.partial(self._put_books, self._store, well))
             for store in stores:
                 store.closing.set()
-                within(patience if store is self._packer else _HURRIED_SECONDS, store.tidy)
+                if store is self._packer:
+                    within(patience, store.tidy)
+                    continue
+                # What half-written files were for: nobody misses that it is gone.
+                with contextlib.suppress(TimeoutError):
+                    within(patience, store.tidy)
             if self._packer and not hurried and not self.config.dry_run:
                 within(patience, self._packer.recover)
         except (StoreError, ImageError, OSError) as error:

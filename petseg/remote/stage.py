@@ -94,11 +94,16 @@ class Stage:
             data = self.read(name)
         except FileNotFoundError:
             return None
-        (self.masks / name).unlink()
+        self.remove_mask(name)
         return data
 
     def remove_mask(self, name: str) -> None:
-        (self.masks / name).unlink(missing_ok=True)
+        """Remove a mask or a picture, and the folders that it was the last one in."""
+        path = self.masks / name
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for folder in path.relative_to(self.masks).parents[:-1]:
+                (self.masks / folder).rmdir()
 
     def _write(self, path: Path, data: bytes, parents: bool) -> None:
         try:

@@ -138,7 +138,10 @@ class Store(Asking):
         self._one_by_one()
         files = {}
         for path, told in sorted(found.items()):
-            info = told or self.ask(lambda path=path: self.fs.info(path))  # type: ignore[misc]
+            info = told
+            # A web server's listing tells no sizes.
+            if not told or (told["type"] == "file" and told["size"] is None):
+                info = self.ask(lambda path=path: self.fs.info(path))  # type: ignore[misc]
             if info["type"] == "file" and not path.endswith("/"):
                 if path == self.root:  # a single file
                     self._rise(path.rpartition("/")[0])
