@@ -6,6 +6,8 @@ import csv
 import re
 from pathlib import Path
 
+import pytest
+
 from petseg.training.reached import REACHED, told
 from petseg.training.recipes import RECIPES
 
@@ -38,8 +40,19 @@ def test_the_articles_figures_are_the_runs() -> None:
     assert f" {hours:.1f} hours, " in log
 
 
-def test_scratchs_figures_are_the_cards() -> None:
-    card = (ROOT / "petseg/assets/petseg.md").read_text(encoding="utf-8")
-    row = re.search(r"^\| official test list \| 3,669 \| ([\d.]+) \| ([\d.]+) \|", card, re.M)
+@pytest.mark.parametrize(
+    ("recipe", "page"), [("scratch", "docs/training-log.md"), ("long", "petseg/assets/petseg.md")]
+)
+def test_the_figures_of_the_test_list_are_the_pages(recipe: str, page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    row = re.search(r"^\| official test list \| 3,669 \| ([\d.]+) \| ([\d.]+) \|", text, re.M)
     assert row is not None
-    assert f"accuracy {row[1]}, mIoU {row[2]} on the official test list" in told("scratch")
+    assert f"accuracy {row[1]}, mIoU {row[2]} on the official test list" in told(recipe)
+
+
+def test_the_models_hours_are_the_runs() -> None:
+    with (ROOT / "docs/runs/default.csv").open(encoding="utf-8", newline="") as file:
+        hours = sum(float(row["seconds"]) for row in csv.DictReader(file)) / 3600
+    for page in ("petseg/assets/petseg.md", "docs/training-log.md"):
+        assert f"{hours:.1f} hours" in (ROOT / page).read_text(encoding="utf-8")
+    assert told("long").endswith(f"; {hours:.1f} hours")
