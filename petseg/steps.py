@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,14 +25,11 @@ from petseg.masks.records import MaskState
 from petseg.masks.segmented import Segmented
 from petseg.photos import imageio, transforms
 from petseg.system.files import open_regular
+from petseg.system.temporary import put
 
 if TYPE_CHECKING:
     # Workers read and write; they have no use for onnxruntime.
     from petseg.runtime import Stream
-
-
-# How often a folder is made again that was removed before a file could be put there.
-_TIMES = 100
 
 
 @dataclass(frozen=True)
@@ -189,11 +185,11 @@ def write(name: str, photo: Photo, probabilities: NDArray[np.uint8], job: Job) -
     for picture in PICTURES.values():
         beside = extra_path(job.masks, picture, name)
         if picture.name in drawn:
-            _put(beside, drawn[picture.name], job.temporary)
+            put(beside, drawn[picture.name], job.temporary)
         elif record != before:
             # One of an earlier mask would pass for this one's.
             beside.unlink(missing_ok=True)
-    _put(target, packed, job.temporary)
+    put(target, packed, job.temporary)
     return record
 
 
@@ -231,7 +227,7 @@ def derive(name: str, path: str, formats: tuple[str, ...], job: Job) -> None:
     segmented = Segmented(ids, job.classes, pixels)
     for chosen in formats:
         beside = extra_path(job.masks, PICTURES[chosen], name)
-        _put(beside, PICTURES[chosen].encode(segmented), job.temporary)
+        put(beside, PICTURES[chosen].encode(segmented), job.temporary)
 
 
 def read_again(photo: Photo, side: int | None, max_pixels: int) -> NDArray[np.uint8]:
@@ -292,23 +288,3 @@ def _check_place(target: Path, job: Job) -> Record | None:
     if state is MaskState.FOREIGN and not job.replace_any:
         raise MaskKeptError(f"{target} was not made by petseg, or was changed since")
     return record if state is MaskState.OURS else None
-
-
-def _put(target: Path, data: bytes, temporary: Path) -> None:
-    # Several machines may write here, whose process numbers meet.
-    part = temporary / f"{secrets.token_hex(8)}.part"
-    try:
-        part.write_bytes(data)
-        for again in range(_TIMES, -1, -1):
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                part.replace(target)
-            except (FileNotFoundError, FileExistsError):
-                # Where masks go on to a store, folders are removed when they have become empty.
-                if not again or not part.exists():
-                    raise
-            else:
-                return
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

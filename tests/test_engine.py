@@ -475,6 +475,8 @@ def test_a_named_block_goes_while_somebody_looks_into_it(monkeypatch: pytest.Mon
     assert not array.any()
     with pytest.raises(FileNotFoundError):
         shared_memory.SharedMemory(name)
+    del array
+    buffer._block.close()
 
 
 def test_where_workers_cannot_meet_it_says_so(tmp_path: Path, tiny_model: Path) -> None:

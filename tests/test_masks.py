@@ -13,7 +13,7 @@ from batching import MAKER, make_job, read_mask, save_photos, write_mask
 from PIL import Image, PngImagePlugin
 
 from petseg.classes import PET_CLASSES, SegmentClass, values_to_ids
-from petseg.errors import ImageError
+from petseg.errors import ImageError, PetsegError
 from petseg.masks import png, reading
 from petseg.masks.reading import MaskFile
 from petseg.masks.record import Box
@@ -58,7 +58,7 @@ def test_every_mask_is_found_in_order_and_nothing_else(folder: Path, tmp_path: P
         "expected 8-bit greyscale PNGs with the values 1, 2, 3: a/picture.png; broken.png; "
         "empty.png; gone.png; pipe.png"
     )
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(PetsegError, match=r"cannot read the folder .*/nowhere: No such file"):
         read_all(tmp_path / "nowhere")
 
 

@@ -25,6 +25,8 @@ _LOCK = "lock"
 _ABANDONED_SECONDS = 24 * 3600
 # A file that has just been made, or written, may have no lock although somebody is at work.
 _UNLOCKED_SECONDS = 10
+# How often a folder is made again that was removed before a file could be put there.
+_TIMES = 100
 
 
 @contextlib.contextmanager
@@ -68,6 +70,36 @@ def write_whole(path: Path, content: bytes, temporary: Path | None = None) -> No
         with contextlib.suppress(BlockingIOError):
             lock(file)
         file.write(content)
+
+
+def put(target: Path, data: bytes, temporary: Path) -> None:
+    """Write a file that is whole or not there, and the folders above it.
+
+    Args:
+        target: where it goes.
+        data: its content.
+        temporary: a `temporary_folder` on the same file system.
+
+    Raises:
+        OSError: the file system refuses; nothing is left.
+    """
+    # Several machines may write here, whose process numbers meet.
+    part = temporary / f"{secrets.token_hex(8)}.part"
+    try:
+        part.write_bytes(data)
+        for again in range(_TIMES, -1, -1):
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                part.replace(target)
+            except (FileNotFoundError, FileExistsError):
+                # Where masks go on to a store, folders are removed when they have become empty.
+                if not again or not part.exists():
+                    raise
+            else:
+                return
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
