@@ -325,9 +325,16 @@ def test_check_says_how_far_a_quicker_precision_agrees(
     )
 
 
-def test_int8_without_an_int8_model(images: Path, tmp_path: Path) -> None:
-    if packaged("int8").exists():
-        pytest.skip("the package has an int8 model")
+def test_int8_without_an_int8_model(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a package that was built without it."""
+    real = packaged
+
+    def without(precision: str = "auto") -> Path:
+        return tmp_path / "none.onnx" if precision == "int8" else real(precision)
+
+    monkeypatch.setattr("petseg.planning.config.packaged", without)
     found = invoke(images, tmp_path / "masks", "--precision", "int8")
     assert found.code == 1
     assert "the package has no int8 model: make one with petseg-export int8.onnx" in found.err
