@@ -275,8 +275,20 @@ steps.infer = infer
 def test_a_second_signal_does_not_wait_for_a_batch(
     number: signal.Signals, code: int, devices: tuple[str, ...], scene: Scene, tmp_path: Path
 ) -> None:
-    masks = tmp_path / "masks"
-    stuck = tmp_path / "stuck"
+    took = (
+        _end_by_second(number, code, devices, scene, tmp_path / str(attempt))
+        for attempt in range(5)
+    )
+    # As above.
+    assert any(seconds < 2 for seconds in took)
+
+
+def _end_by_second(
+    number: signal.Signals, code: int, devices: tuple[str, ...], scene: Scene, folder: Path
+) -> float:
+    """Two signals at a run whose batch never ends; returns how long it took after the second."""
+    folder.mkdir()
+    masks, stuck = folder / "masks", folder / "stuck"
     process = scene.start(masks, *devices, before=f"stuck = {str(stuck)!r}\n{STUCK}")
     try:
         wait_for(lambda: stuck.exists() and finished(masks) >= 1, process)
@@ -288,8 +300,7 @@ def test_a_second_signal_does_not_wait_for_a_batch(
         _, errors = process.communicate(timeout=10)
     finally:
         process.kill()
-    # It does not wait for the batch, which takes for ever; a busy machine may take its time.
-    assert time.monotonic() - sent < 8
+    took = time.monotonic() - sent
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     found = mask_bytes(masks)
@@ -298,6 +309,7 @@ def test_a_second_signal_does_not_wait_for_a_batch(
     assert temporary(masks) == []
     stats = json.loads((masks / "petseg" / "stats.json").read_text())
     assert (stats["stopped"], stats["exit_code"]) == (number.name, code)
+    return took
 
 
 def test_kill_9_of_one_worker_costs_one_image(scene: Scene, tmp_path: Path) -> None:

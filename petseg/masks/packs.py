@@ -17,10 +17,8 @@ from typing import BinaryIO, NamedTuple
 
 from petseg.errors import PetsegError
 from petseg.photos.addresses import stays_below
-from petseg.system.files import open_regular
+from petseg.system.files import open_regular, possible_time
 
-# Times further from 1970 than this, in seconds, no file here could have; it is the year 2242.
-_MOST_SECONDS = 1 << 33
 _NAME = re.compile(r"masks-([0-9]{6,})(?:\.tar|\.(.+)-[0-9a-f]{8}\.part)")
 
 
@@ -152,9 +150,8 @@ def look(path: Path) -> Contents:
                     name = member.name.removeprefix("./")
                     plain = member.isreg() and member.sparse is None and member.size >= 0
                     if plain and name.endswith(".png") and stays_below(name):
-                        # It may be "nan", of which no comparison holds.
-                        made = int(member.mtime) if abs(member.mtime) < _MOST_SECONDS else 0
-                        place = Member(path, member.offset_data, member.size, made * 10**9, inode)
+                        made = int(possible_time(member.mtime)) * 10**9
+                        place = Member(path, member.offset_data, member.size, made, inode)
                         found.members[name] = place
         # What begins to be a member and is none: a pax header of numbers that are none, say.
         except (tarfile.TarError, ValueError, OverflowError, RecursionError):

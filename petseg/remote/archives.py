@@ -23,7 +23,7 @@ from petseg.photos import sources
 from petseg.photos.addresses import is_address, shown
 from petseg.remote.kinds import CONNECTIONS
 from petseg.remote.store import Entry
-from petseg.system.files import open_regular
+from petseg.system.files import open_regular, possible_time
 
 SUFFIXES = (".tar", ".zip")
 _COMPRESSED = (
@@ -39,8 +39,6 @@ _DAMAGED = (
     *(OSError, EOFError, ValueError, OverflowError, MemoryError, RuntimeError, struct.error),
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-# Times further from 1970 than this, in seconds, no file here could have; it is the year 2242.
-_MOST_SECONDS = 1 << 33
 
 
 class _Place(NamedTuple):
@@ -245,6 +243,4 @@ def _entry(member: tarfile.TarInfo) -> Entry:
         problem = "not a regular file"
     elif member.sparse is not None:
         problem = "packed without the holes in it: pack it anew, without tar's --sparse"
-    # It may be "nan", of which no comparison holds.
-    seconds = member.mtime if abs(member.mtime) < _MOST_SECONDS else 0
-    return Entry(member.size, int(seconds * 1e9), problem)
+    return Entry(member.size, int(possible_time(member.mtime) * 1e9), problem)

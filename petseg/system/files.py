@@ -1,4 +1,4 @@
-"""Opening what may be anything: a pipe or a device is refused, and never waited for."""
+"""What may be anything: a pipe or a device is refused, never waited for; a time may be no time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import BinaryIO
 # What a file system says of a name that it cannot take; other file systems take others.
 BAD_NAME = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
+# Times further from 1970 than this, in seconds, no file here could have; it is the year 2242.
+_MOST_SECONDS = 1 << 33
+
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -19,6 +22,12 @@ class NotRegularError(OSError):
 
     def __init__(self, path: str) -> None:
         super().__init__(errno.EINVAL, "not a regular file", path)
+
+
+def possible_time(seconds: float) -> float:
+    """A time that an archive tells, seconds since 1970; 0 for one that no file here could have."""
+    # It may be "nan", of which no comparison holds.
+    return seconds if abs(seconds) < _MOST_SECONDS else 0
 
 
 def open_regular(path: str | Path) -> BinaryIO:
