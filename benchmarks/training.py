@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from petseg.data.pixels import Prepared
 
 SAMPLES = 64
+RECIPES = {recipe.recipe: recipe for recipe in (ARTICLE, SCRATCH)}
 POLICIES = ("float32", "mixed_bfloat16")
 
 
@@ -41,16 +42,27 @@ POLICIES = ("float32", "mixed_bfloat16")
     help="Of each round; what an epoch's begin and end cost is not to be seen.",
 )
 @click.option("--repeats", type=click.IntRange(1), default=3, help="Rounds.")
+@click.option(
+    "--recipe", "names", type=click.Choice(tuple(RECIPES)), multiple=True, default=tuple(RECIPES)
+)
+@click.option("--policy", "policies", type=click.Choice(POLICIES), multiple=True, default=POLICIES)
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, the table on stderr.")
 @exits
-def main(size: int, steps: int, repeats: int, as_json: bool) -> int:
+def main(
+    size: int,
+    steps: int,
+    repeats: int,
+    names: tuple[str, ...],
+    policies: tuple[str, ...],
+    as_json: bool,
+) -> int:
     """Measure training."""
     import keras
 
     found = []
     samples = draw(size, SAMPLES)
-    for recipe in (ARTICLE, SCRATCH):
-        for policy in POLICIES:
+    for recipe in (RECIPES[name] for name in names):
+        for policy in policies:
             stage = Stage(size, epochs=1, learning_rate=recipe.stages[0].learning_rate)
             config = replace(recipe, stages=(stage,), precision=policy, encoder_weights="none")
             row = measure(samples, config, steps, repeats)

@@ -352,6 +352,17 @@ def test_what_options_cost_is_what_the_pages_say_that_measured_it() -> None:
     assert compared == 7
 
 
+def test_the_speeds_are_the_benchs() -> None:
+    table = text_of(DOCS / "performance.md").partition("| images/s |")[2].partition("\n\n")[0]
+    speeds = re.findall(r" \| ([\d.]+) \|$", table, re.MULTILINE)
+    assert len(speeds) == 7
+    bench = text_of(ROOT / "benchmarks/README.md").partition("**The contestants**")[2]
+    measured = re.findall(
+        r"^\| [\w-]+ \| ([\d.]+) \|", bench.partition("**Whether")[0], re.MULTILINE
+    )
+    assert {*speeds} <= {*measured}
+
+
 def test_the_readme_has_the_cards_figures() -> None:
     card = text_of(ROOT / "petseg/assets/petseg.md")
     row = re.search(r"^\| official test list \|(.*)\|$", card, re.MULTILINE)
