@@ -486,9 +486,11 @@ def test_host(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(values) == ["500x375", "4000x3000"]
     for parts in values.values():
         assert min(parts.values()) > 0
-        assert len(parts) == 9
+        assert len(parts) == 13
+        others = parts["bytes, by zlib's own search"], parts["bytes, by Pillow"]
+        assert parts["bytes of a mask"] < min(others)
     assert values["4000x3000"]["write its mask"] > values["500x375"]["write its mask"]
-    assert len(found.stderr.splitlines()) == 2 + 9
+    assert len(found.stderr.splitlines()) == 2 + 13
 
 
 def measured(**changes: object) -> dict[str, object]:
