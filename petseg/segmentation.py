@@ -92,11 +92,10 @@ def segment(
         side: of a square mask, pixels; None for one of the photo's size.
 
     Raises:
-        ImageError: the probabilities are none; see `measures.check`.
+        ImageError: the probabilities are none; see `measures.certainty`.
     """
-    measures.check(probabilities)
-    ids = transforms.to_source(probabilities, side or height, side or width)
     confidence, uncertain = measures.certainty(probabilities)
+    ids = transforms.to_source(probabilities, side or height, side or width)
     return Segmentation(
         ids=ids,
         probabilities=probabilities,

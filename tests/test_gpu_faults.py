@@ -262,13 +262,13 @@ def test_scores_that_are_no_numbers_cost_one_image(
 
 def test_what_a_softmax_gives_is_never_refused() -> None:
     # As even as 255 classes can be, and as sure as one of three.
-    measures.check(np.ones((255, 4, 4), np.uint8))
+    measures.certainty(np.ones((255, 4, 4), np.uint8))
     sure = np.zeros((3, 4, 4), np.uint8)
     sure[1] = 255
-    measures.check(sure)
+    measures.certainty(sure)
     sure[1, 3, 3] = 0
     with pytest.raises(ImageError, match="expected a probability above 0 for some class of each"):
-        measures.check(sure)
+        measures.certainty(sure)
 
 
 def spoilt(model: Path, target: Path, layer: str) -> Path:

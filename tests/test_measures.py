@@ -29,7 +29,7 @@ def test_certainty() -> None:
     assert uncertain == 0.25
 
 
-@given(arrays.arrays(np.uint8, (3, 8, 8)))
+@given(arrays.arrays(np.uint8, (3, 8, 8), elements=st.integers(1, 255)))
 def test_certainty_lies_in_0_to_1(probabilities: np.ndarray) -> None:
     assert all(0 <= value <= 1 for value in measures.certainty(probabilities))
 

@@ -17,26 +17,6 @@ from petseg.masks.segmented import foreground
 UNCERTAIN_BELOW = 0.6
 
 
-def check(probabilities: NDArray[np.uint8]) -> None:
-    """Refuse scores that a network cannot have meant.
-
-    NaN becomes 0 when it is cast to an integer, in every class, and all of the photo would be of
-    the first one.  The largest of a softmax is never so small.
-
-    Args:
-        probabilities: uint8 (C, S, S), 255 is certainty.
-
-    Raises:
-        ImageError: no class of some pixel has a probability.
-    """
-    if not probabilities.any(axis=0).all():
-        raise ImageError(
-            "the network's scores are no numbers (NaN): expected a probability above 0 for some "
-            "class of each pixel, found none; see whether --provider cpu --precision float32 "
-            "does better, or export the model again"
-        )
-
-
 def certainty(probabilities: NDArray[np.uint8]) -> tuple[float, float]:
     """How sure the network was of a photo, over its own pixels.
 
@@ -46,8 +26,19 @@ def certainty(probabilities: NDArray[np.uint8]) -> tuple[float, float]:
     Returns:
         Confidence, the mean of each pixel's largest probability; and the share of uncertain
         pixels, whose largest lies below `UNCERTAIN_BELOW`.  Both 0..1, four decimals.
+
+    Raises:
+        ImageError: no class of some pixel has a probability.
     """
     largest = probabilities.max(axis=0)
+    # NaN becomes 0 when it is cast to an integer, in every class, and all of the photo would be of
+    # the first one.  The largest of a softmax is never so small.
+    if not largest.all():
+        raise ImageError(
+            "the network's scores are no numbers (NaN): expected a probability above 0 for some "
+            "class of each pixel, found none; see whether --provider cpu --precision float32 "
+            "does better, or export the model again"
+        )
     uncertain = np.count_nonzero(largest < UNCERTAIN_BELOW * 255) / largest.size
     return round(float(largest.mean()) / 255, 4), round(uncertain, 4)
 

@@ -89,7 +89,9 @@ def put(target: Path, data: bytes, temporary: Path) -> None:
         part.write_bytes(data)
         for again in range(_TIMES, -1, -1):
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
+                # Nearly always it is there.
+                if again < _TIMES:
+                    target.parent.mkdir(parents=True, exist_ok=True)
                 part.replace(target)
             except (FileNotFoundError, FileExistsError):
                 # Where masks go on to a store, folders are removed when they have become empty.
