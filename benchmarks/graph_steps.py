@@ -34,12 +34,17 @@ BATCH = 4
 @click.command(context_settings={"show_default": True})
 @click.option("--model", type=click.Path(path_type=Path), help="[default: as petseg-batch]")
 @click.option("--repeats", type=click.IntRange(1), default=7, help="Rounds, each of all graphs.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path), help="Write them there, for session_profile.py."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, the table on stderr.")
 @exits
-def main(model: Path | None, repeats: int, as_json: bool) -> int:
+def main(model: Path | None, repeats: int, keep: Path | None, as_json: bool) -> int:
     """Time the graphs; ratios are medians over rounds, above 1 where a graph is faster."""
     path, _ = find_model(model)
     graphs, size = build(path)
+    if keep is not None:
+        write(graphs, keep)
     pictures = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8)
     found = {name: compare(runs, pictures, repeats) for name, runs in sessions(graphs).items()}
     lines = [
@@ -83,6 +88,14 @@ def build(path: Path) -> tuple[dict[str, dict[str, bytes]], int]:
             upsampling.split_upsampling(split)
             variants["transposed convolutions in phases"] = split.SerializeToString()
     return graphs, model.architecture.size
+
+
+def write(graphs: dict[str, dict[str, bytes]], folder: Path) -> None:
+    """A file for each graph."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for precision, variants in graphs.items():
+        for name, graph in variants.items():
+            (folder / f"{precision} {name}.onnx").write_bytes(graph)
 
 
 def _take_argmax_of_probabilities(graph: onnx.GraphProto) -> None:

@@ -6,6 +6,7 @@ core-milliseconds a photo, the least of several rounds; and how large a mask is.
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 import time
@@ -90,7 +91,12 @@ def measure(photos: list[Path], job: Job) -> dict[str, float]:
         ],
         "- decode": lambda: [imageio.decode_reduced(one, SIDE) for one in data],
         "- decode at full scale": lambda: [imageio.decode(one) for one in data],
+        "- decode at full scale, by Pillow": lambda: [pillow_pixels(one) for one in data],
+        "- decode at full scale, by OpenCV": lambda: [opencv_pixels(one) for one in data],
         "- squash": lambda: [transforms.to_model(one, SIDE) for one in images],
+        "- squash, by OpenCV": lambda: [
+            cv2.resize(one, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for one in images
+        ],
         "write its mask": write,
         "- enlarge": lambda: [transforms.to_source(scores, height, width) for _ in photos],
         "- encode": lambda: [index.encode(segmented) for _ in photos],
@@ -167,10 +173,19 @@ def searched(values: NDArray[np.uint8]) -> bytes:
     return zlib.compress(rows.data, 1)
 
 
+def pillow_pixels(data: bytes) -> NDArray[np.uint8]:
+    """A photo as Pillow decodes it: the same pixels."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def opencv_pixels(data: bytes) -> NDArray[np.uint8]:
+    """A photo as OpenCV decodes it, which takes a truncated file for a whole one."""
+    encoded = np.frombuffer(data, np.uint8)
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB), np.uint8)
+
+
 def pillow_png(values: NDArray[np.uint8]) -> bytes:
     """What petseg's own PNG writer is measured against."""
-    import io
-
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

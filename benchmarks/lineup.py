@@ -52,5 +52,6 @@ CONTESTANTS = {
 }
 
 BASELINE = "article"
-# Whose masks the others' are compared with, where it takes part: float32, on the CPU or on CUDA.
+# Whose masks the others' are compared with, where it takes part: in float32 on the CPU, on CUDA in
+# what the file is stored in.
 REFERENCE = "petseg-batch"

@@ -72,9 +72,15 @@ def test_what_a_session_executes(
     assert "| all |" in done.stderr
 
 
-def test_changes_to_the_graph(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_to_the_graph(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = _module("graph_steps", monkeypatch)
     graphs, size = steps.build(tiny_model)
+    steps.write(graphs, tmp_path / "graphs")
+    kept = {path.stem: path.read_bytes() for path in (tmp_path / "graphs").iterdir()}
+    assert len(kept) == 6
+    assert kept["float32 as exported"] == graphs["float32"]["as exported"]
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     found = steps.sessions(graphs)
     assert len(found) == 6
@@ -486,11 +492,11 @@ def test_host(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(values) == ["500x375", "4000x3000"]
     for parts in values.values():
         assert min(parts.values()) > 0
-        assert len(parts) == 13
+        assert len(parts) == 16
         others = parts["bytes, by zlib's own search"], parts["bytes, by Pillow"]
         assert parts["bytes of a mask"] < min(others)
     assert values["4000x3000"]["write its mask"] > values["500x375"]["write its mask"]
-    assert len(found.stderr.splitlines()) == 2 + 13
+    assert len(found.stderr.splitlines()) == 2 + 16
 
 
 def measured(**changes: object) -> dict[str, object]:
