@@ -153,8 +153,9 @@ def describe(
         files: that the second one looked at, all of them.
     """
     working = [row for row in first if row["done"] > 0]
-    third = max(1, len(working) // 3)
-    early, late = working[:third], working[-third:]
+    early, late = thirds(working)
+    # Behind the last mask comes the page about them all.
+    quick, slow = thirds([row for row in working if row["done"] < first[-1]["done"]] or working)
 
     def rate(rows: list[dict[str, float]]) -> float:
         passed = rows[-1]["seconds"] - rows[0]["seconds"]
@@ -176,11 +177,17 @@ def describe(
         "seconds": round(first[-1]["seconds"], 1),
         "peak memory of the first third, MB": round(memory(early), 1),
         "peak memory of the last third, MB": round(memory(late), 1),
-        "images/s of the first third": round(rate(early), 1),
-        "images/s of the last third": round(rate(late), 1),
+        "images/s of the first third": round(rate(quick), 1),
+        "images/s of the last third": round(rate(slow), 1),
         "microseconds a photo to look for its mask": round(1e6 * again[-1]["plan"] / files, 1),
         **things,
     }
+
+
+def thirds(rows: list[dict[str, float]]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """The first and the last third of a run's rows."""
+    count = max(1, len(rows) // 3)
+    return rows[:count], rows[-count:]
 
 
 def draw(rows: list[dict[str, float]], path: Path) -> None:

@@ -81,6 +81,10 @@ def test_changes_to_the_graph(
     kept = {path.stem: path.read_bytes() for path in (tmp_path / "graphs").iterdir()}
     assert len(kept) == 6
     assert kept["float32 as exported"] == graphs["float32"]["as exported"]
+    kinds = _module("session_profile", monkeypatch).in_onnxruntime(
+        tmp_path / "graphs" / "float16 opset 18.onnx"
+    )
+    assert kinds["Conv"][0] == 17
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     found = steps.sessions(graphs)
     assert len(found) == 6
@@ -340,6 +344,11 @@ def test_growth_and_slowing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["handles at most in the last third"] == 40 + 90
     assert found["images/s of the first third"] > found["images/s of the last third"] > 8
     assert found["microseconds a photo to look for its mask"] == pytest.approx(81.9)
+    page = [{**rows[-1], "seconds": 90.0 + t} for t in range(1, 61)]
+    behind = memory.describe([*rows, *page], rows, 1000)
+    for third in ("first", "last"):
+        rate = f"images/s of the {third} third"
+        assert behind[rate] == pytest.approx(found[rate], rel=0.02)
     with pytest.raises(PetsegError, match="peak memory of the last third, MB 190, more than 32 be"):
         memory.steady(found)
 
