@@ -25,7 +25,7 @@ import gpu
 import inputs
 import processes
 import results
-from lineup import BASELINE, CONTESTANTS, REFERENCE
+from lineup import BASELINE, CONTESTANTS, REFERENCE, taking_part
 from results import Result
 
 from petseg import runtime
@@ -121,17 +121,23 @@ def main(
             runtime.choose(provider)
         contestants = [
             Result(name, known.ceiling)
-            for name, known in CONTESTANTS.items()
-            if (name in only or not only) and (provider == "cpu" or known.provider is None)
+            for name, known in taking_part(provider).items()
+            if name in only or not only
         ]
         if not contestants:
             raise PetsegError(
                 f"no contestant is left: {', '.join(only)} stay out on {provider}; name others "
-                "with --only, or take --provider cpu"
+                "with --only, or take another --provider"
             )
         setting = describe(model, provider, int8_model)
+        path = Path(setting["model"]["path"])
+        if provider == "cuda":
+            files = gpu.files(path, folder)
+        else:
+            files = {"float32": path, "bfloat16": path}
+            if setting["int8_model"] is not None:
+                files["int8"] = Path(setting["int8_model"])
         if settings:
-            path = Path(setting["model"]["path"])
             setting["gpu"] = gpu.report(path, signature.read(path), provider)
             click.echo("\n".join(gpu.table(setting["gpu"])) + "\n", err=as_json)
         if images is None:
@@ -147,11 +153,11 @@ def main(
             first = (round_number - 1) % len(contestants)
             for result in (*contestants[first:], *contestants[:first]):
                 if result.skipped is None and result.failed is None:
-                    compete(result, folder, setting, number)
+                    compete(result, folder, provider, files, number)
                     say(f"round {round_number} of {repeats}: {result.name}: {outcome(result)}")
         reference = compare(contestants, folder)
     figures = results.as_dict(contestants, BASELINE)
-    shown = f"{heading(setting, repeats)}\n\n{results.table(figures, BASELINE, reference)}"
+    shown = f"{results.heading(setting, repeats)}\n\n{results.table(figures, BASELINE, reference)}"
     click.echo(shown, err=as_json)
     if as_json:
         values = {
@@ -167,20 +173,25 @@ def main(
     return PARTLY_FAILED if any(result.failed is not None for result in contestants) else OK
 
 
-def compete(result: Result, folder: Path, setting: dict[str, Any], count: int) -> None:
+def compete(
+    result: Result, folder: Path, provider: str, files: dict[str, Path], count: int
+) -> None:
     """One contestant, once: a run, or why there is none, is added to its result."""
     masks = folder / "masks" / result.name
     shutil.rmtree(masks, ignore_errors=True)
     masks.mkdir(parents=True)
     known = CONTESTANTS[result.name]
     script = SCRIPTS / f"{known.script}.py"
-    model = setting["int8_model"] if known.precision == "int8" else setting["model"]["path"]
+    model = files.get(known.precision)
     if model is None:
-        result.skipped = "no int8 file: name one with --int8-model (petseg-export makes them)"
+        named = "--int8-model" if known.precision == "int8" else "--model"
+        result.skipped = (
+            f"no {known.precision} file: name one with {named} (petseg-export makes them)"
+        )
         return
     arguments = (folder / "photos", masks, model)
     options = (
-        *("--provider", known.provider or setting["provider"], "--precision", known.precision),
+        *("--provider", known.provider or provider, "--precision", known.precision),
         *("--started", time.time()),
     )
     command = [sys.executable, *map(str, (script, *arguments, *options))]
@@ -253,20 +264,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def heading(setting: dict[str, Any], repeats: int) -> str:
-    """The setting in a few lines, for people."""
-    where, model, photos = setting["machine"], setting["model"], setting["photos"]
-    gpu = f", {where['gpu']}" if where["gpu"] else ""
-    installed = ", ".join(f"{name} {version}" for name, version in setting["versions"].items())
-    return (
-        f"{setting['date']}: {where['cpu']}, {where['cores']} cores{gpu}, {where['system']}\n"
-        f"{installed}\n"
-        f"model {model['path']}, {model['hash'][:12]}, weights stored in {model['stored']}\n"
-        f"{photos['count']} photos ({photos['from']}), provider {setting['provider']}, "
-        f"medians of {repeats} rounds"
-    )
 
 
 def outcome(result: Result) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 import onnxruntime as ort
 
 from petseg.errors import PetsegError
+from petseg.modelfile import signature
 from petseg.modelfile.signature import INPUT, PROBABILITIES, Signature
 
 BATCHES = (1, 4, 16, 32, 64, 128, 256)
@@ -68,7 +69,7 @@ def measure(models: dict[str, Path], about: Signature, provider: str) -> list[di
     """Images a second of the bare session in every setting that is worth it.
 
     Args:
-        models: "float16" and "float32" to files of the same weights.
+        models: from `files`.
         about: the signature of either.
         provider: "cuda"; "cpu" goes through the motions where there is no GPU.
 
@@ -78,7 +79,7 @@ def measure(models: dict[str, Path], about: Signature, provider: str) -> list[di
     """
     rows: list[dict[str, Any]] = []
     for precision in ("float16", "tf32", "float32"):
-        model = models["float16" if precision == "float16" else "float32"]
+        model = models[precision]
 
         def run(setting: Setting, batch: int, repeats: int = ROUNDS, model: Path = model) -> float:
             row = {**dataclasses.asdict(setting), "batch": batch}
@@ -194,6 +195,7 @@ def widen(model: Path, target: Path) -> None:
     import onnx
     from onnx import TensorProto, numpy_helper
 
+    about = signature.read(model)
     proto = onnx.load(model)
     for tensor in proto.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:
@@ -203,8 +205,30 @@ def widen(model: Path, target: Path) -> None:
         for attribute in node.attribute:
             if attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
                 attribute.i = TensorProto.FLOAT
+    graph_hash = signature.hash_graph(proto.graph.SerializeToString())
+    about = dataclasses.replace(about, precision="float32", graph_hash=graph_hash)
     del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, dict(signature.to_metadata(about)))
     onnx.save(proto, target)
+
+
+def files(model: Path, folder: Path) -> dict[str, Path]:
+    """What each precision is computed from on CUDA, which computes in what a file is stored in.
+
+    Args:
+        model: a petseg file in float16 or float32.
+        folder: where a float32 file goes that has to be made.
+
+    Returns:
+        Precision to file; no "float16" of a file in float32, which would have to be rounded.
+    """
+    wide = model
+    found: dict[str, Path] = {}
+    if signature.read(model).precision == "float16":
+        found["float16"] = model
+        wide = folder / "float32.onnx"
+        widen(model, wide)
+    return found | {"float32": wide, "tf32": wide}
 
 
 def report(model: Path, about: Signature, provider: str) -> dict[str, Any]:
@@ -220,15 +244,14 @@ def report(model: Path, about: Signature, provider: str) -> dict[str, Any]:
     if about.precision != "float16":
         raise PetsegError(f"--gpu takes a file stored in float16, and {model} is {about.precision}")
     with tempfile.TemporaryDirectory() as folder:
-        wide = Path(folder) / "float32.onnx"
-        widen(model, wide)
-        models = {"float16": model, "float32": wide}
+        models = files(model, Path(folder))
         rows = measure(models, about, provider)
         left = {
             f"{precision}, {'NHWC' if nhwc else 'NCHW'}": nodes_on_the_cpu(
                 file, about, Setting(precision, nhwc), provider
             )
             for precision, file in models.items()
+            if precision != "tf32"
             for nhwc in (False, True)
         }
     return {"settings": rows, "on_the_cpu": left}

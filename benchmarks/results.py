@@ -125,6 +125,20 @@ def _as_dict(
     }
 
 
+def heading(setting: dict[str, Any], repeats: int) -> str:
+    """The setting in a few lines, for people."""
+    where, model, photos = setting["machine"], setting["model"], setting["photos"]
+    gpu = f", {where['gpu']}" if where["gpu"] else ""
+    installed = ", ".join(f"{name} {version}" for name, version in setting["versions"].items())
+    return (
+        f"{setting['date']}: {where['cpu']}, {where['cores']} cores{gpu}, {where['system']}\n"
+        f"{installed}\n"
+        f"model {model['path']}, {model['hash'][:12]}, weights stored in {model['stored']}\n"
+        f"{photos['count']} photos ({photos['from']}), provider {setting['provider']}, "
+        f"medians of {repeats} rounds"
+    )
+
+
 def table(contestants: dict[str, dict[str, Any]], baseline: str, reference: str | None) -> str:
     """A Markdown table of what `as_dict` returns."""
     lines = [

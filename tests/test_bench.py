@@ -253,10 +253,11 @@ def test_openvino_is_told_what_to_compute_in(
         assert compiled.get_property("INFERENCE_PRECISION_HINT") == kind
 
 
-def test_cuda_computes_a_file_in_what_it_is_stored_in(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16"])
+def test_cuda_is_asked_for_each_precision(
+    precision: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = _contestant("petseg_batch", monkeypatch, tiny_model, "cuda", "float32")
+    module = _contestant("petseg_batch", monkeypatch, tiny_model, "cuda", precision)
     commands: list[list[str]] = []
 
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
@@ -267,8 +268,17 @@ def test_cuda_computes_a_file_in_what_it_is_stored_in(
     with pytest.raises(SystemExit):
         module.main()
     (command,) = commands
-    for option, value in (("--provider", "cuda"), ("--precision", "auto")):
+    for option, value in (("--provider", "cuda"), ("--precision", precision)):
         assert command[command.index(option) + 1] == value
+
+
+def test_who_takes_part_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    lineup = _module("lineup", monkeypatch)
+    on_cpu, on_cuda = (lineup.taking_part(provider) for provider in ("cpu", "cuda"))
+    assert on_cpu | on_cuda == lineup.CONTESTANTS
+    both = {"article", "plain-onnxruntime", "petseg-batch", "bare-keras", "bare-onnxruntime"}
+    assert on_cpu.keys() & on_cuda.keys() == both
+    assert {one.precision for one in on_cuda.values()} == {"float32", "tf32", "float16"}
 
 
 def test_contestants_that_all_stay_out_are_named(
@@ -498,7 +508,7 @@ def test_every_contestant_has_its_script_and_a_ceiling_of_its_kind(
             assert (ceiling.provider, ceiling.precision) == (one.provider, one.precision), name
     ours = {(one.provider, one.precision) for name, one in contestants.items() if "petseg" in name}
     assert ours == {
-        *((None, "float32"), ("cpu", "int8")),
+        *((None, "float32"), ("cpu", "int8"), ("cuda", "tf32"), ("cuda", "float16")),
         *(("openvino", precision) for precision in ("float32", "bfloat16", "int8")),
     }
 

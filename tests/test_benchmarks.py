@@ -378,6 +378,7 @@ def test_settings_of_a_gpu_in_dry(
     """What `bench.py --gpu` does, on the CPU provider: every setting is measured once."""
     import onnxruntime
 
+    from petseg.modelfile import signature
     from petseg_export.convert import export
 
     gpu = _module("gpu", monkeypatch)
@@ -406,7 +407,14 @@ def test_settings_of_a_gpu_in_dry(
     assert all(len(names) > 20 for names in left.values())
     assert len(list(gpu.table(found))) == len(left) + 3 + len(rows)
 
-    gpu.widen(tmp_path / "half.onnx", tmp_path / "wide.onnx")
+    (tmp_path / "made").mkdir()
+    files = gpu.files(tmp_path / "half.onnx", tmp_path / "made")
+    assert files["float16"] == tmp_path / "half.onnx"
+    assert files["tf32"] == files["float32"]
+    made = signature.read(files["float32"])
+    assert (made.precision, made.weights_hash) == ("float32", about.weights_hash)
+    assert gpu.files(files["float32"], tmp_path) == {key: files[key] for key in ("float32", "tf32")}
+    files["float32"].rename(tmp_path / "wide.onnx")
     pixels = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     half, wide = (
         onnxruntime.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"]).run(

@@ -33,7 +33,7 @@ def load(task: Task) -> Ready:
         write_masks(np.concatenate(probabilities), about.classes, photos, masks)
         return seconds
 
-    return Ready(work, provider, about.precision if provider == "cuda" else task.precision)
+    return Ready(work, provider, task.precision)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# "tf32" and "float16" on CUDA alone.
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16", "int8")
 # The article's; and how many photos, about, are done before the clock starts.
 BATCH = 8
 # What may be missing, and what brings it.
@@ -52,7 +54,7 @@ class Task:
         masks: an empty folder for `00000.png` and so on, each of its photo's size.
         model: a petseg ONNX file, the weights of all contestants.
         provider: "cpu", "cuda" or "openvino".
-        precision: what to compute in: "float32", "bfloat16" or "int8".
+        precision: what to compute in: one of `PRECISIONS`.
         started: `time.time()` when the process was started.
     """
 
@@ -86,7 +88,7 @@ def arguments() -> Task:
     parser.add_argument("masks", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("--provider", choices=("cpu", "cuda", "openvino"), default="cpu")
-    parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--started", type=float, default=time.time())
     return Task(**vars(parser.parse_args()))
 
@@ -167,7 +169,10 @@ def keras_network(task: Task) -> tuple[Trained, str]:
 
 
 def onnx_session(task: Task) -> tuple[onnxruntime.InferenceSession, str]:
-    """The model in onnxruntime with its default settings and all cores; and the provider it got."""
+    """The model in onnxruntime with its default settings and all cores; and the provider it got.
+
+    On CUDA a file is computed in what it is stored in, in TF32 where the task says so.
+    """
     import onnxruntime as ort
 
     from petseg.system.machine import usable_cores
@@ -177,7 +182,9 @@ def onnx_session(task: Task) -> tuple[onnxruntime.InferenceSession, str]:
     options.intra_op_num_threads = usable_cores()
     if task.provider == "cuda":
         ort.preload_dlls()
-    wanted = f"{task.provider.upper()}ExecutionProvider"
+    wanted: Any = f"{task.provider.upper()}ExecutionProvider"
+    if task.provider == "cuda":
+        wanted = (wanted, {"use_tf32": str(int(task.precision == "tf32"))})
     session = ort.InferenceSession(task.model, options, providers=[wanted])
     return session, session.get_providers()[0].removesuffix("ExecutionProvider").lower()
 

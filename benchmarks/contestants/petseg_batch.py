@@ -21,10 +21,8 @@ def main() -> None:
     task = arguments()
     if task.provider == "openvino" and attempt(openvino_core, task) is None:
         return
-    # CUDA computes a file in what it is stored in.
-    precision = "auto" if task.provider == "cuda" else task.precision
     options = (
-        *("--model", task.model, "--provider", task.provider, "--precision", precision),
+        *("--model", task.model, "--provider", task.provider, "--precision", task.precision),
         # Nobody else writes a page about the masks.
         *("--quiet", "--json", "--no-report"),
     )

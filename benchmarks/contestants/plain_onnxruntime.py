@@ -35,7 +35,7 @@ def load(task: Task) -> Ready:
             Image.fromarray(values[ids]).save(masks / f"{photo.stem}.png")
         return time.perf_counter() - started
 
-    return Ready(work, provider, about.precision if provider == "cuda" else task.precision)
+    return Ready(work, provider, task.precision)
 
 
 if __name__ == "__main__":
