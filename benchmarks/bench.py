@@ -131,15 +131,15 @@ def main(
             )
         setting = describe(model, provider, int8_model)
         path = Path(setting["model"]["path"])
-        if provider == "cuda":
-            files = gpu.files(path, folder)
-        else:
+        on_cuda = gpu.files(path, folder) if provider == "cuda" or settings else {}
+        if settings:
+            setting["gpu"] = gpu.report(on_cuda, signature.read(path), provider)
+            click.echo("\n".join(gpu.table(setting["gpu"])) + "\n", err=as_json)
+        files = on_cuda
+        if provider == "cpu":
             files = {"float32": path, "bfloat16": path}
             if setting["int8_model"] is not None:
                 files["int8"] = Path(setting["int8_model"])
-        if settings:
-            setting["gpu"] = gpu.report(path, signature.read(path), provider)
-            click.echo("\n".join(gpu.table(setting["gpu"])) + "\n", err=as_json)
         if images is None:
             inputs.draw_some(photos, count or DEFAULT_COUNT, DRAWN)
         else:

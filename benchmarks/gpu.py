@@ -231,8 +231,11 @@ def files(model: Path, folder: Path) -> dict[str, Path]:
     return found | {"float32": wide, "tf32": wide}
 
 
-def report(model: Path, about: Signature, provider: str) -> dict[str, Any]:
+def report(models: dict[str, Path], about: Signature, provider: str) -> dict[str, Any]:
     """All of this script.
+
+    Args:
+        models, about, provider: as for `measure`.
 
     Returns:
         "settings", the rows of `measure`; and "on_the_cpu", for each precision and layout the names
@@ -241,19 +244,18 @@ def report(model: Path, about: Signature, provider: str) -> dict[str, Any]:
     Raises:
         PetsegError: the model is not stored in float16, from which float32 can be had.
     """
-    if about.precision != "float16":
-        raise PetsegError(f"--gpu takes a file stored in float16, and {model} is {about.precision}")
-    with tempfile.TemporaryDirectory() as folder:
-        models = files(model, Path(folder))
-        rows = measure(models, about, provider)
-        left = {
-            f"{precision}, {'NHWC' if nhwc else 'NCHW'}": nodes_on_the_cpu(
-                file, about, Setting(precision, nhwc), provider
-            )
-            for precision, file in models.items()
-            if precision != "tf32"
-            for nhwc in (False, True)
-        }
+    if "float16" not in models:
+        raise PetsegError(
+            f"--gpu takes a file stored in float16, and {models['float32']} is {about.precision}"
+        )
+    rows = measure(models, about, provider)
+    left = {
+        f"{precision}, {'NHWC' if nhwc else 'NCHW'}": nodes_on_the_cpu(
+            models[precision], about, Setting(precision, nhwc), provider
+        )
+        for precision in ("float16", "float32")
+        for nhwc in (False, True)
+    }
     return {"settings": rows, "on_the_cpu": left}
 
 

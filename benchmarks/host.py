@@ -25,7 +25,7 @@ from petseg import steps
 from petseg.classes import PET_CLASSES
 from petseg.cli.common import OK, exits
 from petseg.formats import index
-from petseg.masks import records
+from petseg.masks import png, records
 from petseg.masks.record import Maker
 from petseg.masks.segmented import Segmented
 from petseg.photos import imageio, transforms
@@ -167,10 +167,7 @@ def draw_large(path: Path, seed: int) -> None:
 
 def searched(values: NDArray[np.uint8]) -> bytes:
     """The same rows by zlib's default strategy, which looks for what was there before."""
-    rows = np.full((values.shape[0], values.shape[1] + 1), 2, np.uint8)
-    rows[0, 1:] = values[0]
-    np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
-    return zlib.compress(rows.data, 1)
+    return zlib.compress(png.filtered(values).data, 1)
 
 
 def pillow_pixels(data: bytes) -> NDArray[np.uint8]:

@@ -155,7 +155,8 @@ def describe(
     working = [row for row in first if row["done"] > 0]
     early, late = thirds(working)
     # Behind the last mask comes the page about them all.
-    quick, slow = thirds([row for row in working if row["done"] < first[-1]["done"]] or working)
+    making = [row for row in working if row["done"] < first[-1]["done"]] or working
+    making_early, making_late = thirds(making)
 
     def rate(rows: list[dict[str, float]]) -> float:
         passed = rows[-1]["seconds"] - rows[0]["seconds"]
@@ -177,8 +178,8 @@ def describe(
         "seconds": round(first[-1]["seconds"], 1),
         "peak memory of the first third, MB": round(memory(early), 1),
         "peak memory of the last third, MB": round(memory(late), 1),
-        "images/s of the first third": round(rate(quick), 1),
-        "images/s of the last third": round(rate(slow), 1),
+        "images/s of the first third": round(rate(making_early), 1),
+        "images/s of the last third": round(rate(making_late), 1),
         "microseconds a photo to look for its mask": round(1e6 * again[-1]["plan"] / files, 1),
         **things,
     }

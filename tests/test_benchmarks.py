@@ -385,7 +385,9 @@ def test_settings_of_a_gpu_in_dry(
     monkeypatch.setattr(gpu, "BATCHES", (3,))
     monkeypatch.setattr(gpu, "SECONDS", 0.01)
     about = export(tiny_keras, tmp_path / "half.onnx", "float16").signature
-    found = gpu.report(tmp_path / "half.onnx", about, "cpu")
+    (tmp_path / "made").mkdir()
+    files = gpu.files(tmp_path / "half.onnx", tmp_path / "made")
+    found = gpu.report(files, about, "cpu")
     rows = found["settings"]
     assert len(rows) == 3 * (3 + 2 * 2)
     assert all(row["images_per_second"] > 0 for row in rows)
@@ -407,8 +409,6 @@ def test_settings_of_a_gpu_in_dry(
     assert all(len(names) > 20 for names in left.values())
     assert len(list(gpu.table(found))) == len(left) + 3 + len(rows)
 
-    (tmp_path / "made").mkdir()
-    files = gpu.files(tmp_path / "half.onnx", tmp_path / "made")
     assert files["float16"] == tmp_path / "half.onnx"
     assert files["tf32"] == files["float32"]
     made = signature.read(files["float32"])
@@ -424,7 +424,9 @@ def test_settings_of_a_gpu_in_dry(
     )
     assert np.abs(half.astype(int) - wide).max() <= 1
     with pytest.raises(PetsegError, match="takes a file stored in float16"):
-        gpu.report(tmp_path / "half.onnx", dataclasses.replace(about, precision="int8"), "cpu")
+        gpu.report(
+            {"float32": tmp_path / "half.onnx"}, dataclasses.replace(about, precision="int8"), "cpu"
+        )
 
 
 def test_operations_are_those_of_the_network(

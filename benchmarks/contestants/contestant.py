@@ -180,10 +180,9 @@ def onnx_session(task: Task) -> tuple[onnxruntime.InferenceSession, str]:
     options = ort.SessionOptions()
     # The default counts the machine's cores, not those that this process may use.
     options.intra_op_num_threads = usable_cores()
-    if task.provider == "cuda":
-        ort.preload_dlls()
     wanted: Any = f"{task.provider.upper()}ExecutionProvider"
     if task.provider == "cuda":
+        ort.preload_dlls()
         wanted = (wanted, {"use_tf32": str(int(task.precision == "tf32"))})
     session = ort.InferenceSession(task.model, options, providers=[wanted])
     return session, session.get_providers()[0].removesuffix("ExecutionProvider").lower()

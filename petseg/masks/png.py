@@ -38,22 +38,34 @@ def encode(pixels: NDArray[np.uint8]) -> bytes:
     benchmarks/host.py), and without libpng's limit of a million pixels a side.
     """
     height, width = pixels.shape[:2]
-    lines = np.ascontiguousarray(pixels).reshape(height, -1)
-    rows = np.empty((height, lines.shape[1] + 1), np.uint8)
-    rows[:, 0] = _UP
-    rows[0, 1:] = lines[0]
-    np.subtract(lines[1:], lines[:-1], out=rows[1:, 1:])
-    channels = lines.shape[1] // width
+    channels = pixels.size // (height * width)
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOR_TYPES[channels], 0, 0, 0)
     packer = zlib.compressobj(_LEVEL, strategy=_STRATEGIES[channels])
     return b"".join(
         (
             SIGNATURE,
             chunk(b"IHDR", header),
-            chunk(b"IDAT", packer.compress(rows.data) + packer.flush()),
+            chunk(b"IDAT", packer.compress(filtered(pixels).data) + packer.flush()),
             chunk(b"IEND", b""),
         )
     )
+
+
+def filtered(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What is packed: each row's filter type, then its differences to the row above.
+
+    Args:
+        pixels: uint8 (H, W) or (H, W, C).
+
+    Returns:
+        uint8 (H, 1 + W * C).
+    """
+    lines = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
+    rows = np.empty((len(lines), lines.shape[1] + 1), np.uint8)
+    rows[:, 0] = _UP
+    rows[0, 1:] = lines[0]
+    np.subtract(lines[1:], lines[:-1], out=rows[1:, 1:])
+    return rows
 
 
 class Chunk(NamedTuple):

@@ -89,7 +89,7 @@ class Record:
     padded: int | None = None
 
     def to_json(self) -> str:
-        # `asdict` would copy deeply: four times the time, for each of millions of masks.
+        # `asdict` would copy deeply, for each of millions of masks.
         values = {"version": RECORD_VERSION, **vars(self)}
         values |= {"image": vars(self.image), "maker": vars(self.maker)}
         if self.padded is None:

@@ -89,7 +89,7 @@ def put(target: Path, data: bytes, temporary: Path) -> None:
         part.write_bytes(data)
         for again in range(_TIMES, -1, -1):
             try:
-                # Nearly always it is there.
+                # Its folder is nearly always there: made where putting the file failed.
                 if again < _TIMES:
                     target.parent.mkdir(parents=True, exist_ok=True)
                 part.replace(target)
